@@ -1,0 +1,22 @@
+"""The tables, the states and what may follow what. Imports nothing of ours but itself.
+
+Importing this package registers every table on ``Base.metadata``.
+"""
+
+from models import access, blob, crm, event, idempotency, mailer, message, record, template, webhook, worker
+from models.base import Base
+
+__all__ = [
+    "Base",
+    "access",
+    "blob",
+    "crm",
+    "event",
+    "idempotency",
+    "mailer",
+    "message",
+    "record",
+    "template",
+    "webhook",
+    "worker",
+]

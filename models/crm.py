@@ -1,0 +1,74 @@
+"""Contacts, deals and customers that mail can be linked to, and their timelines."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Created, Key, Tenant
+
+
+class Contact(Base):
+    __tablename__ = "contact"
+    __table_args__ = (Index(None, "workspace_id", "id"), Index(None, "workspace_id", "email"))
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    email: Mapped[str | None]
+    name: Mapped[str | None]
+    created_at: Mapped[Created]
+
+
+class Deal(Base):
+    """Also called opportunity."""
+
+    __tablename__ = "deal"
+    __table_args__ = (Index(None, "workspace_id", "id"),)
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    name: Mapped[str | None]
+    contact_id: Mapped[UUID | None]
+    customer_id: Mapped[UUID | None]
+    created_at: Mapped[Created]
+
+
+class Customer(Base):
+    """Also called company."""
+
+    __tablename__ = "customer"
+    __table_args__ = (Index(None, "workspace_id", "id"),)
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    name: Mapped[str | None]
+    domain: Mapped[str | None]
+    created_at: Mapped[Created]
+
+
+class Activity(Base):
+    """One line on the timeline of a contact, deal or customer. Written by the follow-up only.
+
+    ``kind`` is ``email_sent``, ``email_received``, ``email_opened``, ``email_clicked``, ``email_bounced`` ...; a mail that reached
+    no recipient leaves no activity.
+    """
+
+    __tablename__ = "activity"
+    __table_args__ = (
+        UniqueConstraint("message_id", "entity_type", "entity_id", "kind"),
+        Index(None, "workspace_id", "entity_type", "entity_id", "created_at", "id"),
+    )
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    entity_type: Mapped[str]
+    """``contact``, ``deal`` or ``customer``."""
+    entity_id: Mapped[UUID]
+    message_id: Mapped[UUID]
+    kind: Mapped[str]
+    direction: Mapped[str]
+    """``outbound`` or ``inbound``."""
+    subject: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[Created]

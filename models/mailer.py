@@ -1,0 +1,94 @@
+"""Mailers (the sending identities), the sender configurations above them, and suppressions."""
+
+import enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Boolean, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Created, Key, Tenant
+
+
+class MailerStatus(enum.StrEnum):
+    ACTIVE = "active"
+    """Mail flows."""
+    PAUSED = "paused"
+    """An operator stopped it; its mail waits."""
+    RECONNECT_REQUIRED = "reconnect_required"
+    """The provider refused the credentials; its mail waits until they are renewed."""
+
+
+class OnUncertain(enum.StrEnum):
+    """What to do with a mail whose fate the provider cannot tell."""
+
+    HOLD = "hold"
+    RESEND = "resend"
+
+
+class Mailer(Base):
+    """A sending identity: provider, credentials, the addresses it may use and its limits."""
+
+    __tablename__ = "mailer"
+    __table_args__ = (Index(None, "workspace_id", "id"),)
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("app_user.id", ondelete="CASCADE"))
+    """Set for a user's personal mailbox."""
+    provider: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=MailerStatus.ACTIVE)
+    status_reason: Mapped[str | None]
+    from_addresses: Mapped[list[str]]
+    domains: Mapped[list[str]]
+    """Domains any address of which may send. With ``from_addresses`` empty too, nothing may."""
+    sealed_credentials: Mapped[bytes] = mapped_column(LargeBinary)
+    """Encrypted; see worker/vault.py. Written, never read back by the API."""
+    base_url: Mapped[str | None]
+    auth_url: Mapped[str | None]
+    caps: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    """``per_second``, ``per_minute``, ``per_day``, ``connections``; null is the provider's default."""
+    on_uncertain: Mapped[str] = mapped_column(server_default=OnUncertain.HOLD)
+    fallback_id: Mapped[UUID | None]
+    ip_pools: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    tracking_domain: Mapped[str | None]
+    is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
+    hook_token: Mapped[str] = mapped_column(unique=True)
+    """Unguessable part of the URL at which the provider reports events."""
+    created_at: Mapped[Created]
+
+
+class EmailConfig(Base):
+    """A company sender: ``handle@mail_domain`` with a display name (source A's email config)."""
+
+    __tablename__ = "email_config"
+    __table_args__ = (UniqueConstraint("workspace_id", "from_email_handle"),)
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    from_email_handle: Mapped[str]
+    from_name: Mapped[str]
+    staff_email: Mapped[str]
+    gmail_user_id: Mapped[UUID | None] = mapped_column(ForeignKey("app_user.id", ondelete="SET NULL"))
+    gmail_sender_alias: Mapped[str | None]
+    mailer_id: Mapped[UUID | None] = mapped_column(ForeignKey("mailer.id", ondelete="SET NULL"))
+    is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
+    created_at: Mapped[Created]
+
+
+class Suppression(Base):
+    """An address that gets no more mail from a workspace (list ``""``) or from one of its lists."""
+
+    __tablename__ = "suppression"
+    __table_args__ = (UniqueConstraint("workspace_id", "address", "list_id"),)
+
+    id: Mapped[Key]
+    workspace_id: Mapped[Tenant]
+    address: Mapped[str]
+    """Lower case."""
+    list_id: Mapped[str] = mapped_column(server_default="")
+    reason: Mapped[str]
+    """``hard_bounce``, ``complaint``, ``unsubscribe`` or ``manual``."""
+    message_id: Mapped[UUID | None]
+    created_at: Mapped[Created]

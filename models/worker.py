@@ -1,0 +1,36 @@
+"""Which workers are alive, and the history behind the dashboard's charts."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Double, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Created
+
+
+class WorkerHeartbeat(Base):
+    """Written by each worker process every few seconds; silence means it is gone."""
+
+    __tablename__ = "worker_heartbeat"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """``host:pid``."""
+    queues: Mapped[list[str]]
+    started_at: Mapped[Created]
+    seen_at: Mapped[Created]
+
+
+class QueueSample(Base):
+    """One measurement of one queue, taken by the beat."""
+
+    __tablename__ = "queue_sample"
+    __table_args__ = (Index(None, "at"),)
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    ready: Mapped[int] = mapped_column(BigInteger)
+    scheduled: Mapped[int] = mapped_column(BigInteger)
+    in_flight: Mapped[int] = mapped_column(BigInteger)
+    oldest_age_seconds: Mapped[float] = mapped_column(Double)
+    in_per_second: Mapped[float] = mapped_column(Double)
+    out_per_second: Mapped[float] = mapped_column(Double)

@@ -1,0 +1,22 @@
+"""Adapters, one file per provider. To add one: its file, its line here, its emulator, its tests."""
+
+from importlib import import_module
+
+from providers.base import Account, Provider
+
+ADAPTERS: dict[str, str] = {
+    "smtp": "providers.smtp:Smtp",
+}
+"""Provider name -> where its class is. Imported only when a mailer of that kind is used."""
+
+
+def adapter(name: str) -> type[Provider]:
+    """The class behind a provider's name. Raises KeyError for a name that is not in `ADAPTERS`."""
+    module, _, attribute = ADAPTERS[name].partition(":")
+    found: type[Provider] = getattr(import_module(module), attribute)
+    return found
+
+
+def open_provider(account: Account) -> Provider:
+    """An adapter for one account; connects when it first sends."""
+    return adapter(account.provider)(account)

@@ -1,0 +1,222 @@
+"""What a provider is to postroad: two required hooks, one optional, and outcomes that never guess.
+
+    Outcome.result     meaning                                           what the worker does
+    ACCEPTED           the provider said yes                             sent
+    PERMANENT          this mail will never pass                         failed
+    TRANSIENT          surely not accepted, may pass later               queued again, backoff
+    THROTTLED          surely not accepted, not before retry_after       queued again, the lane slows down
+    CREDENTIALS        the account's credentials are refused             queued, the mailer waits for reconnect
+    UNCERTAIN          the request went out, no usable answer came       uncertain, then lookup
+
+One call of `Provider.send` puts each mail on the wire at most once: no redirects, no retries of a client library, a timeout on
+everything. An adapter lets no exception out for what a provider or a network can do; it returns outcomes. A bug may raise.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from providers.guard import Guard
+
+
+class Result(enum.StrEnum):
+    ACCEPTED = "accepted"
+    PERMANENT = "permanent"
+    TRANSIENT = "transient"
+    THROTTLED = "throttled"
+    CREDENTIALS = "credentials"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one mail in one call."""
+
+    result: Result
+    detail: str = ""
+    """The provider's own words, at most 500 characters, without credentials or mail bodies."""
+    code: str | None = None
+    """The provider's code: ``550 5.1.1``, ``422/406``."""
+    retry_after: float | None = None
+    """Seconds, where the provider said so."""
+    provider_message_id: str | None = None
+    rfc_message_id: str | None = None
+    """The Message-ID as really sent, where the provider replaced ours and told us."""
+    provider_thread_id: str | None = None
+    recipients: Mapping[str, "Outcome"] = field(default_factory=dict)
+    """Recipients that fared differently from ``result``. With ACCEPTED: those refused or still to be sent."""
+
+
+class Form(enum.Enum):
+    """What an adapter needs of a mail; composing the other would be wasted."""
+
+    MIME = "mime"
+    FIELDS = "fields"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailbox:
+    email: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """An attachment with its bytes."""
+
+    filename: str
+    content_type: str
+    data: bytes
+    inline: bool = False
+    content_id: str | None = None
+    """Without angle brackets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """A mail as a JSON API wants it. Everything is rendered; nothing is left to substitute."""
+
+    sender: Mailbox
+    to: tuple[Mailbox, ...]
+    cc: tuple[Mailbox, ...] = ()
+    bcc: tuple[Mailbox, ...] = ()
+    reply_to: tuple[Mailbox, ...] = ()
+    subject: str
+    html: str | None = None
+    text: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Custom headers, In-Reply-To, References and List-Unsubscribe among them. Never Message-ID."""
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundEmail:
+    """One mail, ready for the wire."""
+
+    ref: str
+    """Our own reference: 32 hex digits, stable over retries. Goes wherever the provider gives it back."""
+    rfc_message_id: str
+    """With angle brackets; the same on every attempt."""
+    envelope_from: str
+    recipients: tuple[str, ...]
+    """Envelope recipients still to be served; on a retry perhaps fewer than the headers name."""
+    mime: bytes | None = None
+    """The whole mail with CRLF line ends, Bcc left out. Set for `Form.MIME`."""
+    fields: Fields | None = None
+    """Set for `Form.FIELDS`."""
+    provider_thread_id: str | None = None
+    draft_id: str | None = None
+    """What an earlier attempt of a draft-first provider left behind."""
+    smtputf8: bool = False
+    """An address or header cannot be written without SMTPUTF8 (RFC 6531)."""
+    ip_pool: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A mailer as its adapter sees it. ``credentials`` are secret: never logged, never in a repr."""
+
+    mailer_id: str
+    provider: str
+    credentials: Mapping[str, Any] = field(repr=False)
+    base_url: str | None = None
+    auth_url: str | None = None
+    connections: int = 4
+    guard: Guard = field(repr=False)
+    """Says which hosts may be connected to; every adapter connects through it."""
+
+
+class Lookup(enum.StrEnum):
+    """The provider's answer to: did you take this mail?"""
+
+    ACCEPTED = "accepted"
+    NOT_ACCEPTED = "not_accepted"
+    CANNOT_TELL = "cannot_tell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupAnswer:
+    answer: Lookup
+    detail: str = ""
+    provider_message_id: str | None = None
+    rfc_message_id: str | None = None
+    provider_thread_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookRequest:
+    """A provider's call to ``/v1/hooks/{provider}/{token}`` as it came."""
+
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    query: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderEvent:
+    """One thing a provider reports. ``type`` is a word of `models.event.EventType`."""
+
+    type: str
+    at: datetime
+    natural_key: str
+    """The provider's identity of this event: the same report twice has the same key."""
+    ref: str | None = None
+    provider_message_id: str | None = None
+    rfc_message_id: str | None = None
+    recipient: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What a receiver may want to know: bounce type, url clicked, user agent, ..."""
+
+
+class BadSignature(Exception):
+    """The call does not come from the provider. Answered with 401, nothing is stored."""
+
+
+class Provider(ABC):
+    """An adapter. One instance serves one account in one worker process and may keep connections open."""
+
+    name: ClassVar[str]
+    form: ClassVar[Form] = Form.MIME
+    batch: ClassVar[int] = 100
+    """Mails one claim may take for this provider."""
+    group: ClassVar[int] = 16
+    """Mails put on the wire together on one connection, and so the most that a crash leaves uncertain on it."""
+    parallel: ClassVar[bool] = False
+    """``send`` itself spreads a list over `Account.connections` connections."""
+    confirms_delivery: ClassVar[bool] = False
+    """The provider reports delivery later; otherwise acceptance is the best news there is."""
+    max_bytes: ClassVar[int] = 25 * 1024 * 1024
+    """Largest mail it takes, encoded."""
+    settle_seconds: ClassVar[float] = 60.0
+    """How long its own index may lag: a "not there" younger than this is no proof."""
+    keeps_message_id: ClassVar[bool] = True
+    """False where the provider puts its own Message-ID (Gmail): a caller's own id is ignored then."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+    @abstractmethod
+    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
+        """Puts each mail on the wire at most once. Returns one outcome per mail, in the same order."""
+
+    @abstractmethod
+    def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
+        """Checks the signature in constant time, then reads the events.
+
+        Raises BadSignature; a provider without webhooks raises it always.
+        """
+
+    def lookup(self, email: OutboundEmail) -> LookupAnswer:
+        """Asks the provider whether it took this mail. Only for mails whose outcome is uncertain."""
+        return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"{self.name} keeps no record that can be asked")
+
+    def check(self) -> Outcome:
+        """Connects and authenticates without sending: ``POST /v1/mailers/{id}/test``."""
+        return Outcome(result=Result.ACCEPTED, detail="nothing to check")
+
+    def close(self) -> None:
+        """Gives back connections. Called when the account changes or the process ends."""

@@ -1,0 +1,1 @@
+"""Celery workers: deliver, record, notify; and the beat that finds due work."""

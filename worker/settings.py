@@ -1,0 +1,88 @@
+"""Every setting, read once from ``POSTROAD_*`` variables. No other module reads the environment."""
+
+from datetime import timedelta
+from functools import cached_property
+from typing import Self
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from providers.guard import Guard, parse_hosts
+
+
+class Settings(BaseSettings):
+    """Typed, frozen configuration of every process."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTROAD_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: str = Field(repr=False)
+    """``postgresql://...``; several hosts in one URL fail over."""
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    """Limits, bells. Nothing in it is the only copy of anything."""
+    broker_url: str | None = Field(default=None, repr=False)
+    """Celery's broker where it is not ``redis_url``."""
+    secret_keys: str = Field(repr=False)
+    """Comma-separated Fernet keys that seal credentials; the first seals, all open. Rotate by putting a new one first."""
+    public_url: str = "http://127.0.0.1:8025"
+    """Root of tracking, unsubscribe and hook URLs as the outside reaches them."""
+    mail_domain: str = "mail.postroad.test"
+    """Default domain of company addresses for new workspaces."""
+    webhook_allowed_hosts: str = ""
+    """Comma-separated hosts or networks that webhooks may reach although they are not public."""
+    mailer_allowed_hosts: str = ""
+    """The same for hosts that a mailer names: SMTP servers, API roots."""
+    attachment_root: str | None = None
+    """Where ``storage_path`` attachments lie: a directory, or an object store URL such as ``s3://bucket/prefix``."""
+    pool_size: int = 10
+    """Database connections per process."""
+    lease_seconds: float = 120.0
+    """How long a claim holds. Longer than any one provider call may take."""
+    retry_seconds: str = "60,300,900,3600,7200,14400,28800"
+    """Waits before the 2nd, 3rd, ... attempt after a transient failure; when used up, the message fails."""
+    webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,36000"
+    webhook_timeout_seconds: float = 15.0
+    webhook_disable_days: float = 5.0
+    """An endpoint that has only failed for so long is disabled, with an operator event."""
+    key_per_second: int = 1000
+    """Default cap of submissions a second per API key."""
+    key_per_day: int = 10_000_000
+    limits_when_redis_is_down: str = "open"
+    """``open`` lets requests pass uncounted, ``closed`` answers 503."""
+    max_body_bytes: int = 36 * 1024 * 1024
+    idempotency_hours: int = 24
+    log_level: str = "info"
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Reads the environment. Raises pydantic.ValidationError naming each missing or wrong variable."""
+        return cls()
+
+    @property
+    def broker(self) -> str:
+        return self.broker_url or self.redis_url
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database URL with SQLAlchemy's name of the driver."""
+        scheme, _, rest = self.database_url.partition("://")
+        return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else self.database_url
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @cached_property
+    def retry_delays(self) -> tuple[float, ...]:
+        return tuple(float(part) for part in self.retry_seconds.split(","))
+
+    @cached_property
+    def webhook_retry_delays(self) -> tuple[float, ...]:
+        return tuple(float(part) for part in self.webhook_retry_seconds.split(","))
+
+    @cached_property
+    def mailer_guard(self) -> Guard:
+        return Guard(parse_hosts(self.mailer_allowed_hosts), "POSTROAD_MAILER_ALLOWED_HOSTS")
+
+    @cached_property
+    def webhook_guard(self) -> Guard:
+        return Guard(parse_hosts(self.webhook_allowed_hosts), "POSTROAD_WEBHOOK_ALLOWED_HOSTS")
