@@ -1,6 +1,7 @@
 """Mailers (the sending identities), the sender configurations above them, and suppressions."""
 
 import enum
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,8 @@ class Mailer(Base):
     name: Mapped[str]
     status: Mapped[str] = mapped_column(server_default=MailerStatus.ACTIVE)
     status_reason: Mapped[str | None]
+    throttled_until: Mapped[datetime | None]
+    """The provider asked for a pause; the mail of the mailer waits until then."""
     from_addresses: Mapped[list[str]]
     domains: Mapped[list[str]]
     """Domains any address of which may send. With ``from_addresses`` empty too, nothing may."""

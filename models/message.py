@@ -1,8 +1,9 @@
 """The heart: a submission (content once), its messages (one per mail to send), and what may happen to them.
 
-A message has one column that says when somebody must look at it next: ``due_at``. For a queued message that is
-when it may be sent; for a claimed or sending one it is the end of the lease; for an uncertain one the next time to ask the
-provider. A finished message has none. So retries, schedules, pacing and recovery are one index scan.
+One column says when a worker must look at a message next: ``due_at``. For a queued message that is when it may be sent, for
+an uncertain one when to ask the provider. While a worker has it in hand it has none, but a `Lease` with an end; a finished
+message has neither. So retries, schedules and recovery are one index scan, and of the four writes in a message's life only
+the claim touches an index.
 """
 
 import enum
@@ -131,8 +132,8 @@ class Message(Base):
     priority: Mapped[int] = mapped_column(SmallInteger)
     state: Mapped[str] = mapped_column(STATE_TYPE)
     due_at: Mapped[datetime | None]
-    token: Mapped[int] = mapped_column(Integer, server_default="0")
-    """Fencing token: raised by every claim; a write with an older one changes nothing."""
+    lease_id: Mapped[int] = mapped_column(server_default="0")
+    """Fencing token: the latest `Lease` it was in. A worker's write under an older one changes nothing."""
     tries: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     """Attempts put on record so far, the one in flight included."""
     crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")
@@ -154,6 +155,21 @@ class Message(Base):
     reason: Mapped[str | None]
     """Why it is in this state, for a person: the last error, the suppression, who cancelled it."""
     finished_at: Mapped[datetime | None]
+    created_at: Mapped[Created]
+
+
+class Lease(Base):
+    """A batch in one worker's hands. Ids only grow, so the id is the fencing token of the messages in it."""
+
+    __tablename__ = "lease"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    """Name of the `models.worker.WorkerHeartbeat` that holds it."""
+    mailer_id: Mapped[UUID]
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    message_ids: Mapped[list[UUID]]
+    expires_at: Mapped[datetime]
     created_at: Mapped[Created]
 
 

@@ -16,6 +16,8 @@ class WorkerHeartbeat(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     """``host:pid``."""
     queues: Mapped[list[str]]
+    lock_key: Mapped[int]
+    """Key of the advisory lock that the process holds as long as it lives: free means dead, at once."""
     started_at: Mapped[Created]
     seen_at: Mapped[Created]
 

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     """Database connections per process."""
     lease_seconds: float = 120.0
     """How long a claim holds. Longer than any one provider call may take."""
-    retry_seconds: str = "60,300,900,3600,7200,14400,28800"
+    retry_seconds: str = "5,30,120,600,1800,7200,14400,28800"
     """Waits before the 2nd, 3rd, ... attempt after a transient failure; when used up, the message fails."""
     webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,36000"
     webhook_timeout_seconds: float = 15.0

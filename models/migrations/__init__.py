@@ -1,0 +1,21 @@
+"""Schema migrations. Each works while the previous version's processes still run (add first, remove a release later)."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+HERE = Path(__file__).parent
+
+
+def config(database_url: str) -> Config:
+    """Alembic's configuration for one database; there is no alembic.ini."""
+    settings = Config()
+    settings.set_main_option("script_location", str(HERE))
+    settings.attributes["database_url"] = database_url
+    return settings
+
+
+def migrate(database_url: str, revision: str = "head") -> None:
+    """Brings the database to ``revision``. Safe to call from several processes at once: one does it, the others wait."""
+    command.upgrade(config(database_url), revision)
