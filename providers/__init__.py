@@ -6,6 +6,7 @@ from providers.base import Account, Provider
 
 ADAPTERS: dict[str, str] = {
     "smtp": "providers.smtp:Smtp",
+    "mailgun": "providers.mailgun:Mailgun",
 }
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""
 

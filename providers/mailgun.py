@@ -1,0 +1,292 @@
+"""Mailgun: ``messages.mime``, the events index and signed webhooks.
+
+The MIME form takes a mail as it was composed: our Message-ID, every header, every part. The variable ``ref`` goes along
+and comes back in each event. A call carries one mail, taken or refused as a whole. Mailgun chooses the envelope sender,
+so bounces come back as events. Its own open and click tracking is off: links and pixel are in the mail already.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from providers.base import (
+    Account,
+    BadSignature,
+    HookRequest,
+    Lookup,
+    LookupAnswer,
+    OutboundEmail,
+    Outcome,
+    Provider,
+    ProviderEvent,
+    Result,
+)
+from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of, retry_after
+
+ROOT = "https://api.mailgun.net"
+"""The US region; ``https://api.eu.mailgun.net`` is set as the account's base_url."""
+
+STATUSES: dict[int, Result] = {
+    400: Result.PERMANENT,
+    401: Result.CREDENTIALS,
+    402: Result.CREDENTIALS,  # the plan or the account's standing, not the mail
+    403: Result.CREDENTIALS,
+    404: Result.CREDENTIALS,  # the domain is not in this account, or lives in the other region
+    408: Result.TRANSIENT,
+    413: Result.PERMANENT,
+    429: Result.THROTTLED,
+    503: Result.TRANSIENT,
+}
+"""What a refusal means. Any other answer leaves it open whether the mail was taken; 5xx were seen after it was."""
+
+EVENTS: dict[tuple[str, str | None], str] = {
+    ("accepted", None): "accepted",
+    ("delivered", None): "delivered",
+    ("failed", "permanent"): "bounced",
+    ("failed", "temporary"): "deferred",
+    ("rejected", None): "bounced",
+    ("opened", None): "opened",
+    ("clicked", None): "clicked",
+    ("unsubscribed", None): "unsubscribed",
+    ("complained", None): "complained",
+}
+"""Event and severity -> our word. Others (``stored``, list uploads) say nothing about a mail."""
+
+SUPPRESSED = {605: "bounce", 606: "unsubscribe", 607: "complaint"}
+"""Codes of a mail that Mailgun's own suppression list stopped."""
+
+MAX_RECIPIENTS = 1000
+MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+"""What Mailgun keeps. Any other form is silently replaced, and the mail could not be found again."""
+
+REPLAY_SECONDS = 24 * 3600
+"""Older signatures are refused. Mailgun repeats a call for 8 hours; a stored report is read again when applied."""
+CLOCK_SKEW_SECONDS = 300
+REMEMBERED_TOKENS = 50_000
+
+_WRONG_ROOT = b"Mailgun Magnificent API"
+_TRY_AGAIN = re.compile(r"try again (?:after|in) (\d+(?= *seconds?)|[^.\"}]+)", re.IGNORECASE)
+
+
+class Mailgun(Provider):
+    """Credentials: ``api_key``, ``domain``, ``signing_key``."""
+
+    name = "mailgun"
+    batch: ClassVar[int] = 50
+    group: ClassVar[int] = 8
+    parallel: ClassVar[bool] = True
+    confirms_delivery: ClassVar[bool] = True
+    max_bytes: ClassVar[int] = 25 * 1024 * 1024
+    settle_seconds: ClassVar[float] = 30 * 60.0
+
+    def __init__(self, account: Account) -> None:
+        super().__init__(account)
+        root = (account.base_url or ROOT).rstrip("/")
+        self._api = Api(account, root if root.endswith("/v3") else f"{root}/v3")
+        self._domain = quote(str(account.credentials["domain"]), safe="")
+        key = base64.b64encode(f"api:{account.credentials['api_key']}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {key}"}
+        self._threads = ThreadPoolExecutor(max_workers=max(1, account.connections))
+
+    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
+        return list(self._threads.map(self._send, emails))
+
+    def _send(self, email: OutboundEmail) -> Outcome:
+        refusal = _refusal(email, self.max_bytes)
+        if refusal:
+            return Outcome(result=Result.PERMANENT, detail=refusal)
+        try:
+            answer = self._api.call(
+                "POST",
+                f"{self._domain}/messages.mime",
+                headers=self._headers,
+                data=_form(email),
+                files={"message": ("message.eml", email.mime, "message/rfc822")},
+            )
+        except (NotSent, NoAnswer) as error:
+            return outcome_of(error)
+        return _outcome(answer, email)
+
+    def lookup(self, email: OutboundEmail) -> LookupAnswer:
+        """Searches the events by Message-ID, then by recipient, for one that carries our ref."""
+        try:
+            for wanted in ({"message-id": email.rfc_message_id.strip("<>")}, {"recipient": email.recipients[0]}):
+                answer = self._get(f"{self._domain}/events", {**wanted, "limit": "300"})
+                items = _items(answer)
+                if items is None:
+                    return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=_text(answer))
+                for item in items:
+                    if _ref(item) == email.ref:
+                        return _found(item)
+        except (NotSent, NoAnswer) as error:
+            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error)[:500])
+        return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="Mailgun has no event of this mail")
+
+    def check(self) -> Outcome:
+        """Reads the domain's record."""
+        try:
+            answer = self._get(f"domains/{self._domain}", {})
+        except (NotSent, NoAnswer) as error:
+            return outcome_of(error)
+        known = answer.status == 200 and isinstance(answer.json(), dict)
+        return Outcome(result=Result.ACCEPTED, detail="the domain is known") if known else _refused(answer)
+
+    def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
+        """Reads one event. The signature covers timestamp and token but no body: a token counts for one body only."""
+        try:
+            payload = json.loads(request.body)
+            signature, data = payload["signature"], payload["event-data"]
+            timestamp, token, signed = (str(signature[name]) for name in ("timestamp", "token", "signature"))
+            at, identity = datetime.fromtimestamp(float(data["timestamp"]), UTC), str(data["id"])
+        except (ValueError, KeyError, TypeError, OverflowError):
+            raise BadSignature("the call is no signed Mailgun event") from None
+        check_signature(str(self.account.credentials.get("signing_key") or ""), timestamp, token, signed)
+        _spend(token, data)
+        # An id is unique within a day only.
+        event = _event(data, at, natural_key=f"mailgun:{identity}:{at:%Y%m%d}")
+        return [event] if event else []
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._api.close()
+
+    def _get(self, path: str, params: Mapping[str, str]) -> Answer:
+        return self._api.call("GET", path, headers=self._headers, params=params)
+
+
+def _refusal(email: OutboundEmail, max_bytes: int) -> str | None:
+    """Why Mailgun cannot carry this mail, or None."""
+    if len(email.recipients) > MAX_RECIPIENTS:
+        return f"Mailgun takes {MAX_RECIPIENTS} recipients a message; this one has {len(email.recipients)}"
+    if len(email.mime or b"") > max_bytes:
+        return f"Mailgun takes {max_bytes} bytes a message; this one has {len(email.mime or b'')}"
+    if not MESSAGE_ID.fullmatch(email.rfc_message_id):
+        return "Mailgun replaces a Message-ID that is not of the form <local@domain>"
+    return None
+
+
+def _form(email: OutboundEmail) -> list[tuple[str, str]]:
+    form = [("to", address) for address in email.recipients]
+    form += [("v:ref", email.ref), ("o:tracking", "no")]
+    if email.ip_pool:
+        form.append(("o:sending-ip-pool", email.ip_pool))
+    return form
+
+
+def _outcome(answer: Answer, email: OutboundEmail) -> Outcome:
+    value = answer.json()
+    if answer.status != 200 or not isinstance(value, dict) or not value.get("id"):
+        return _refused(answer)
+    message_id = str(value["id"])
+    return Outcome(
+        result=Result.ACCEPTED,
+        code="200",
+        detail=str(value.get("message", ""))[:500],
+        provider_message_id=message_id,
+        rfc_message_id=message_id if message_id != email.rfc_message_id else None,
+    )
+
+
+def _refused(answer: Answer) -> Outcome:
+    result = STATUSES.get(answer.status, Result.UNCERTAIN)
+    if answer.status == 503 and answer.json() is None:  # some proxy's page: the API behind it may have worked
+        result = Result.UNCERTAIN
+    if 300 <= answer.status < 400 or answer.body.startswith(_WRONG_ROOT):
+        result = Result.CREDENTIALS
+    return Outcome(result=result, code=str(answer.status), detail=_text(answer), retry_after=_retry_after(answer))
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Mailgun says in words when to come back; a header is not promised."""
+    told = _TRY_AGAIN.search(_text(answer))
+    return answer.retry_after or (retry_after({"retry-after": told[1]}) if told else None)
+
+
+def _text(answer: Answer) -> str:
+    value = answer.json()
+    told = value.get("message") if isinstance(value, dict) else None
+    return str(told or answer.body.decode(errors="replace"))[:500]
+
+
+def _items(answer: Answer) -> list[dict[str, Any]] | None:
+    value = answer.json()
+    items = value.get("items") if answer.status == 200 and isinstance(value, dict) else None
+    return items if isinstance(items, list) else None
+
+
+def _ref(data: Mapping[str, Any]) -> str | None:
+    return (data.get("user-variables") or {}).get("ref")
+
+
+def _found(item: Mapping[str, Any]) -> LookupAnswer:
+    message_id = _message_id(item)
+    return LookupAnswer(answer=Lookup.ACCEPTED, provider_message_id=message_id, rfc_message_id=message_id)
+
+
+def _message_id(data: Mapping[str, Any]) -> str | None:
+    bare = ((data.get("message") or {}).get("headers") or {}).get("message-id")
+    return f"<{bare}>" if bare else None
+
+
+def check_signature(key: str, timestamp: str, token: str, signature: str) -> None:
+    """Raises BadSignature unless ``signature`` is the HMAC-SHA256 of timestamp and token, and not old."""
+    if not key:
+        raise BadSignature("the account has no signing_key")
+    expected = hmac.new(key.encode(), f"{timestamp}{token}".encode(), hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(expected.encode(), signature.encode()):
+        raise BadSignature("the signature does not match")
+    age = time.time() - float(timestamp)
+    if not -CLOCK_SKEW_SECONDS <= age <= REPLAY_SECONDS:
+        raise BadSignature("the signature is too old")
+
+
+_spent: dict[str, str] = {}
+
+
+def _spend(token: str, data: object) -> None:
+    """Binds a token to the event it first came with, as long as it is remembered."""
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    if _spent.setdefault(token, digest) != digest:
+        raise BadSignature("the token was used for another event")
+    if len(_spent) > REMEMBERED_TOKENS:
+        _spent.pop(next(iter(_spent)), None)
+
+
+def _event(data: Mapping[str, Any], at: datetime, *, natural_key: str) -> ProviderEvent | None:
+    name = str(data.get("event"))
+    kind = EVENTS.get((name, data.get("severity"))) or EVENTS.get((name, None))
+    if kind is None:
+        return None
+    message_id = _message_id(data)
+    return ProviderEvent(
+        type=kind,
+        at=at,
+        natural_key=natural_key,
+        ref=_ref(data),
+        provider_message_id=message_id,
+        rfc_message_id=message_id,
+        recipient=data.get("recipient"),
+        data=_particulars(data),
+    )
+
+
+def _particulars(data: Mapping[str, Any]) -> dict[str, Any]:
+    status, client = data.get("delivery-status") or {}, data.get("client-info") or {}
+    found = {
+        "code": status.get("code"),
+        "reason": status.get("message") or status.get("description") or data.get("reason"),
+        "severity": data.get("severity"),
+        "suppressed": SUPPRESSED.get(status.get("code", 0)),
+        "url": data.get("url"),
+        "user_agent": client.get("user-agent"),
+        "ip": data.get("ip"),
+    }
+    return {name: value for name, value in found.items() if value}
