@@ -6,6 +6,8 @@ from providers.base import Account, Provider
 
 ADAPTERS: dict[str, str] = {
     "smtp": "providers.smtp:Smtp",
+    "gmail_smtp": "providers.gmail_smtp:GmailSmtp",
+    "outlook_smtp": "providers.outlook_smtp:OutlookSmtp",
     "mailgun": "providers.mailgun:Mailgun",
 }
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""

@@ -1,0 +1,176 @@
+"""Any SMTP server: persistent, pooled connections, pipelined dialogues."""
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+from providers.base import (
+    Account,
+    BadSignature,
+    Form,
+    HookRequest,
+    OutboundEmail,
+    Outcome,
+    Provider,
+    ProviderEvent,
+    Result,
+)
+from providers.smtp_login import Login, Unavailable
+from providers.smtp_session import Session, Stale, Timeouts
+
+IDLE_SECONDS = 30.0
+"""A connection that has been idle for longer is asked (NOOP) before mail goes over it."""
+
+
+class Smtp(Provider):
+    """Credentials: ``host``, ``port``, ``security`` (none, starttls, tls), and to log in ``username`` with ``password``
+    or ``access_token``; ``auth`` forces a mechanism, ``verify`` true checks even a local server's certificate.
+
+    ``Account.base_url`` (``smtp://``, ``smtp+starttls://`` or ``smtps://host:port``) wins over host, port and security.
+    """
+
+    name: ClassVar[str] = "smtp"
+    form: ClassVar[Form] = Form.MIME
+    batch: ClassVar[int] = 200
+    group: ClassVar[int] = 16
+    parallel: ClassVar[bool] = True
+    confirms_delivery: ClassVar[bool] = False
+    server: ClassVar[str | None] = None
+    """A provider's own server, in the form of a ``base_url``."""
+    default_caps: ClassVar[Mapping[str, int]] = {}
+    """What the provider allows its users, in the words of a mailer's ``caps``."""
+    max_connections: ClassVar[int | None] = None
+    """What the provider allows at once, where it says so."""
+    mails_per_connection: ClassVar[int] = 1000
+
+    connect_timeout: float = 10.0
+    command_timeout: float = 30.0
+    dot_timeout: float = 600.0
+    """Seconds to wait for the answer to a complete mail; a claim's lease must outlast it. Short ones make duplicates
+    (RFC 1047, RFC 5321 section 4.5.3.2.6)."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        connect_timeout: float | None = None,
+        command_timeout: float | None = None,
+        dot_timeout: float | None = None,
+    ) -> None:
+        super().__init__(account)
+        self.connect_timeout = self.connect_timeout if connect_timeout is None else connect_timeout
+        self.command_timeout = self.command_timeout if command_timeout is None else command_timeout
+        self.dot_timeout = self.dot_timeout if dot_timeout is None else dot_timeout
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        return max(1, min(self.account.connections, self.max_connections or self.account.connections))
+
+    def login(self) -> Login:
+        """Where to connect and as whom. Raises Unavailable if the credentials do not say."""
+        return Login.read(self.account.credentials, self.account.base_url or self.server)
+
+    def send(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
+        """See `Provider.send`. More than one group is spread over the connections, a thread for each."""
+        lanes = min(self.connections, math.ceil(len(emails) / self.group))
+        if lanes <= 1:
+            return self._send_over_one(emails)
+        share = math.ceil(len(emails) / lanes)
+        shares = [emails[start : start + share] for start in range(0, len(emails), share)]
+        others = [self._pool().submit(self._send_over_one, part) for part in shares[1:]]
+        outcomes = self._send_over_one(shares[0])
+        for other in others:
+            outcomes += other.result()
+        return outcomes
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self.connections, thread_name_prefix="smtp")
+            return self._threads
+
+    def _send_over_one(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
+        if not emails:
+            return []
+        try:
+            session = self._take(len(emails))
+            try:
+                outcomes = self._deliver(session, emails)
+            except Stale:
+                session.close()
+                session = self._open()
+                outcomes = self._deliver(session, emails)
+        except Unavailable as unavailable:
+            return [unavailable.outcome] * len(emails)
+        self._give_back(session)
+        return outcomes
+
+    def _deliver(self, session: Session, emails: Sequence[OutboundEmail]) -> list[Outcome]:
+        try:
+            return session.deliver(emails)
+        except Stale:
+            raise
+        except BaseException:
+            # In the middle of a mail; nobody may go on from here.
+            session.close()
+            raise
+
+    def _open(self) -> Session:
+        timeouts = Timeouts(connect=self.connect_timeout, command=self.command_timeout, dot=self.dot_timeout)
+        return Session.open(self.login(), self.account.guard, timeouts)
+
+    def _take(self, mails: int) -> Session:
+        """An idle connection that works and has room for so many mails, or a new one. Raises Unavailable."""
+        while True:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None:
+                return self._open()
+            if self._works(session, mails):
+                return session
+            session.close(farewell=True)
+
+    def _works(self, session: Session, mails: int) -> bool:
+        if session.mails and session.mails + mails > self.mails_per_connection:
+            return False
+        fresh = time.monotonic() - session.used_at < IDLE_SECONDS
+        return (fresh and session.quiet()) or session.noop().result is Result.ACCEPTED
+
+    def _give_back(self, session: Session) -> None:
+        with self._lock:
+            keep = not session.broken and not self._closed
+            if keep:
+                self._idle.append(session)
+        if not keep:
+            session.close(farewell=True)
+
+    def parse_events(self, request: HookRequest) -> list[ProviderEvent]:  # noqa: ARG002
+        raise BadSignature(f"{self.name} has no webhooks")
+
+    def check(self) -> Outcome:
+        """Connects, logs in and says NOOP over a connection of its own."""
+        try:
+            session = self._open()
+        except Unavailable as unavailable:
+            return unavailable.outcome
+        outcome = session.noop()
+        session.close(farewell=True)
+        return outcome
+
+    def close(self) -> None:
+        """Says goodbye on idle connections; those in use are closed when they are done."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            threads, self._threads = self._threads, None
+        for session in idle:
+            session.close(farewell=True)
+        if threads is not None:
+            threads.shutdown(wait=False)
