@@ -6,11 +6,15 @@ from providers.base import Account, Provider
 
 ADAPTERS: dict[str, str] = {
     "smtp": "providers.smtp:Smtp",
+    "postmark": "providers.postmark:Postmark",
     "gmail_smtp": "providers.gmail_smtp:GmailSmtp",
     "outlook_smtp": "providers.outlook_smtp:OutlookSmtp",
     "mailgun": "providers.mailgun:Mailgun",
 }
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""
+
+CONFIRMS_DELIVERY = frozenset({"postmark", "mailgun", "sparkpost"})
+"""Providers that report delivery later: those whose adapter has ``confirms_delivery``. For the others acceptance is the best news."""
 
 
 def adapter(name: str) -> type[Provider]:
