@@ -4,12 +4,11 @@ Content -> Compiled     slow, once per submission: links found, texts encoded, a
 Letter  -> email()      fast, once per message: what differs is filled in and joined
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
-from html import escape
 from uuid import UUID
 
 from models.content import Address, AttachmentRef, Content
@@ -26,31 +25,19 @@ from worker.headers import (
     text_line,
     to_ascii_domain,
 )
-from worker.links import has_unsubscribe_link, html_pieces
 from worker.mime import Boundaries, BytePiece, Spliced, attachment, multipart, text_entity
 from worker.template import (
     UNSUBSCRIBE_URL,
     CompositionError,
-    LineVariable,
-    Piece,
-    Pixel,
     Scene,
-    Variable,
     join,
-    raw,
-    split,
     variables_in,
 )
+from worker.texts import Texts, compile_texts
 from worker.tracking import Tracker
 
 __all__ = ["UNSUBSCRIBE_URL", "Compiled", "CompositionError", "Letter", "check_header", "check_line", "variables_in"]
 
-_PIXEL = ('<img src="', '" width="1" height="1" alt="" style="border:0;width:1px;height:1px">')
-_HTML_FOOTER = (
-    '<p style="font-size:12px;line-height:18px;color:#6b6b6b;text-align:center">'
-    '<a href="{{unsubscribe_url}}" data-unsubscribe style="color:#6b6b6b">Unsubscribe</a></p>\n'
-)
-_TEXT_FOOTER = "\n\nUnsubscribe: {{unsubscribe_url}}\n"
 _ONE_CLICK = "List-Unsubscribe=One-Click"
 
 
@@ -68,15 +55,6 @@ class Letter:
     variables: Mapping[str, str] | None = field(repr=False)
     date: datetime
     """Aware. The same on every attempt, so that every attempt is the same mail."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """The parts of the content that are text, with their holes."""
-
-    subject: tuple[Piece, ...]
-    html: tuple[Piece, ...] | None
-    text: tuple[Piece, ...] | None
 
 
 class Compiled:
@@ -121,7 +99,7 @@ class Compiled:
         if not is_mailbox(envelope_from):
             raise CompositionError("the envelope sender is not an address")
         self._envelope_from = to_ascii_domain(envelope_from)
-        self._texts = _compile_texts(content, tracker)
+        self._texts = compile_texts(content, tracker)
         self._shared_smtputf8 = any(needs_smtputf8(address.email) for address in _header_addresses(content))
         self._files = tuple(_file(ref, files) for ref in content.attachments)
         self._before, self._after = _fixed_headers(content)
@@ -272,47 +250,6 @@ def _header_addresses(content: Content) -> tuple[Address, ...]:
     return (content.sender, *content.to, *content.cc, *content.reply_to)
 
 
-def _compile_texts(content: Content, tracker: Tracker | None) -> _Texts:
-    wanted = _wanted(content)
-    html = None if content.html is None else _unix_lines(content.html)
-    text = None if content.text is None else _unix_lines(content.text)
-    if html is None and text is None:
-        text = ""
-    return _Texts(
-        subject=split(content.subject, wanted, LineVariable),
-        html=None if html is None else _html_pieces(html, content, wanted, tracker),
-        text=None if text is None else _text_pieces(text, content, wanted),
-    )
-
-
-def _wanted(content: Content) -> Callable[[str], bool]:
-    """Which names are variables: all where the content is personalised, and the unsubscribe link where it is on."""
-    fills_unsubscribe = content.settings.unsubscribe
-    return lambda name: content.personalised or (fills_unsubscribe and name == UNSUBSCRIBE_URL)
-
-
-def _html_pieces(
-    html: str, content: Content, wanted: Callable[[str], bool], tracker: Tracker | None
-) -> tuple[Piece, ...]:
-    settings = content.settings
-    tail: list[Piece] = []
-    if settings.unsubscribe and not has_unsubscribe_link(html):
-        tail += split(_HTML_FOOTER, wanted, lambda name: Variable(name, escape))
-    if settings.open_tracking and tracker:
-        tail.append(Pixel(_PIXEL))
-    return html_pieces(html, wanted=wanted, track=settings.click_tracking and tracker is not None, tail=tuple(tail))
-
-
-def _text_pieces(text: str, content: Content, wanted: Callable[[str], bool]) -> tuple[Piece, ...]:
-    if content.settings.unsubscribe and UNSUBSCRIBE_URL not in variables_in(text):
-        text = text.rstrip("\n") + _TEXT_FOOTER
-    return split(text, wanted, lambda name: Variable(name, raw))
-
-
-def _unix_lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def _fixed_headers(content: Content) -> tuple[str, str]:
     """The header lines before and after To that no message changes."""
     lines = [address_line(name, addresses) for name, addresses in _other_addresses(content) if addresses]
@@ -335,7 +272,7 @@ def _threading(content: Content) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-def _body(content: Content, texts: _Texts, files: Mapping[str, bytes], seed: UUID) -> list[BytePiece]:
+def _body(content: Content, texts: Texts, files: Mapping[str, bytes], seed: UUID) -> list[BytePiece]:
     """multipart/mixed of (alternative of (text, related of (html, inline images)), attachments), as far as needed."""
     related = [ref for ref in content.attachments if texts.html is not None and ref.inline and ref.content_id]
     others = [ref for ref in content.attachments if ref not in related]

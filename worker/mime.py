@@ -1,6 +1,7 @@
 """The bytes of a mail: compiled once into pieces, joined once per recipient (RFC 2045, 2046, 2231, 5322)."""
 
 import base64
+import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,7 @@ from worker.template import CompositionError, Hole, Piece, Scene
 _QP_WIDTH = 75
 """Characters in a quoted-printable line before its soft break (RFC 2045 section 6.7)."""
 _PLAIN = re.compile(r"[!-<>-~]*(?: [!-<>-~]+)*")
-_SOFT = "=\r\n"
-_BYTES = [chr(byte) if 32 <= byte < 127 and byte != 61 else f"={byte:02X}" for byte in range(256)]
-_UNIT = re.compile(r"=[0-9A-F]{2}|[^=]")
+_SOFT = b"=\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,900}")
 
@@ -97,9 +96,7 @@ def text_entity(subtype: str, pieces: Sequence[Piece]) -> Entity:
     if isinstance(fixed, str) and _is_short_ascii(fixed):
         return Entity((kind, f"Content-Transfer-Encoding: 7bit{EOL}"), (fixed.replace("\n", EOL).encode("ascii"),))
     body = tuple(
-        _quoted_text(piece, followed=number + 1 < len(pieces)).encode("ascii")
-        if isinstance(piece, str)
-        else Quoted(piece)
+        _quoted_text(piece, followed=number + 1 < len(pieces)) if isinstance(piece, str) else Quoted(piece)
         for number, piece in enumerate(pieces)
     )
     return Entity((kind, f"Content-Transfer-Encoding: quoted-printable{EOL}"), body)
@@ -159,38 +156,24 @@ class Boundaries:
 def quoted_value(value: str) -> bytes:
     """A value for a hole in a quoted-printable text, followed by a soft break."""
     if len(value) < _QP_WIDTH and _PLAIN.fullmatch(value):
-        return (value + _SOFT).encode("ascii")
-    lines = value.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return (EOL.join([*map(_quoted_line, lines[:-1]), _quoted_line(lines[-1]) + _SOFT])).encode("ascii")
+        return value.encode("ascii") + _SOFT
+    return _quoted_run(value.replace("\r\n", "\n").replace("\r", "\n")) + _SOFT
 
 
-def _quoted_text(text: str, *, followed: bool) -> str:
+def _quoted_text(text: str, *, followed: bool) -> bytes:
     """A fixed text; where a hole follows, it leaves off at the start of a line."""
-    encoded = EOL.join(map(_quoted_line, text.split("\n")))
-    return encoded + _SOFT if followed and not encoded.endswith(EOL) else encoded
+    if not followed:
+        return _quoted(text.encode("utf-8", "replace"))
+    return _quoted_run(text) + (b"" if text.endswith("\n") else _SOFT)
 
 
-def _quoted_line(line: str) -> str:
-    if len(line) <= _QP_WIDTH and _PLAIN.fullmatch(line):
-        return line
-    if line.isascii() and _PLAIN.fullmatch(line):
-        return _SOFT.join([line[start : start + _QP_WIDTH] for start in range(0, len(line), _QP_WIDTH)])
-    encoded = "".join([_BYTES[byte] for byte in line.encode("utf-8", "replace")])
-    if encoded[-1:] == " ":
-        encoded = encoded[:-1] + "=20"
-    return encoded if len(encoded) <= _QP_WIDTH else _SOFT.join(_cut(encoded))
+def _quoted_run(text: str) -> bytes:
+    """A text that does not end its line: the letter added while encoding leaves room for the soft break."""
+    return _quoted(text.encode("utf-8", "replace") + b"x")[:-1]
 
 
-def _cut(encoded: str) -> Iterator[str]:
-    """Lines of at most 75 characters that cut no ``=XX``."""
-    start = 0
-    while len(encoded) - start > _QP_WIDTH:
-        end = start + _QP_WIDTH
-        equals = encoded.rfind("=", end - 2, end)
-        end = equals if equals >= 0 else end
-        yield encoded[start:end]
-        start = end
-    yield encoded[start:]
+def _quoted(data: bytes) -> bytes:
+    return binascii.b2a_qp(data, istext=True).replace(b"\n", b"\r\n")
 
 
 def _ended(pieces: Sequence[Piece]) -> Sequence[Piece]:
