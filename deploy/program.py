@@ -80,7 +80,7 @@ def last_lines(log: Path | None, count: int = 15) -> str:
 def _open_log(path: Path | None) -> int | None:
     if path is None:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_CAP:
         path.replace(path.with_name(path.name + ".1"))
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

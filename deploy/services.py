@@ -51,14 +51,16 @@ class ServiceMissingError(Exception):
     """The machine lacks something to run a service. Says what, and what to do."""
 
 
-def free_port(preferred: int = 0) -> int:
-    """``preferred`` if it is free on loopback, otherwise any free port."""
-    for port in (preferred, 0):
+def free_port(preferred: int = 0, avoid: frozenset[int] = frozenset()) -> int:
+    """``preferred`` if it is free on loopback, otherwise any free port; never one of ``avoid``."""
+    for port in (preferred, *[0] * (len(avoid) + 1)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind((LOOPBACK, port))
-                return int(probe.getsockname()[1])
+                found = int(probe.getsockname()[1])
+                if found not in avoid:
+                    return found
     raise ServiceMissingError(f"no free port on {LOOPBACK}")
 
 

@@ -1,0 +1,195 @@
+"""`postroad up`: what runs, in which order it starts and stops, and the stack.json that says where it is."""
+
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from deploy.directory import Directory, StackError
+from deploy.heartbeats import Heartbeats
+from deploy.identity import Identity, write_private
+from deploy.program import Program
+from deploy.services import LOOPBACK, Postgres, Redis, find_redis, free_port
+from deploy.supervisor import Service, Supervisor
+
+WORKERS = {"send.high": 1, "send.normal": max(2, (os.cpu_count() or 2) // 2), "followup": 1, "webhooks": 1}
+"""Worker processes behind each queue."""
+
+STOP_ORDER = (("api",), ("beat",), tuple(WORKERS), ("inbox", "redis"), ("postgres",))
+"""No new requests, no new bells, then the work in hand is finished while everything it needs still runs."""
+
+LOCAL_HOSTS = "localhost,127.0.0.0/8,::1"
+MAIL_DOMAIN = "demo.test"
+SENDER = f"hello@{MAIL_DOMAIN}"
+
+PREFERRED_PORTS = {"api": 8025, "inbox": 2525}
+
+
+class Stack:
+    """The programs of one stack, as `Service`s, and what connects them."""
+
+    def __init__(self, directory: Directory, ports: Mapping[str, int | None], report: Callable[[str], None]) -> None:
+        """ports: what the caller insists on, by program; None where any will do. Raises StackError if one is taken."""
+        self.directory = directory
+        self.report = report
+        self.identity = Identity.load(directory.path / "stack.secrets")
+        self._choose_ports(ports)
+        executable, self.redis_source = find_redis()
+        self.postgres = Postgres(
+            directory=directory.path / "postgres",
+            port=self.ports["postgres"],
+            password=self.identity.database_password,
+            log=directory.log("postgres"),
+        )
+        self.redis = Redis(
+            directory=directory.path / "redis",
+            port=self.ports["redis"],
+            password=self.identity.redis_password,
+            log=directory.log("redis"),
+            executable=executable,
+        )
+        self._heartbeats = Heartbeats(self.postgres.url())
+        self.api_url = f"http://{LOOPBACK}:{self.ports['api']}"
+
+    def _choose_ports(self, wanted: Mapping[str, int | None]) -> None:
+        chosen: dict[str, int] = {}
+        for name in ("api", "inbox", "postgres", "redis", "receiver"):
+            insisted = wanted.get(name)
+            preferred = insisted or self.identity.ports.get(name) or PREFERRED_PORTS.get(name, 0)
+            port = free_port(preferred, avoid=frozenset(chosen.values()))
+            if insisted and port != insisted:
+                raise StackError(f"Port {insisted} is taken. Choose another one, or none to have a free one picked.")
+            chosen[name] = port
+        self.ports = chosen
+        if chosen != self.identity.ports:
+            self.identity.ports = chosen
+            self.identity.save()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of every process of the stack."""
+        return {
+            "POSTROAD_STACK": str(self.directory.path),
+            "POSTROAD_DATABASE_URL": self.postgres.url(),
+            "POSTROAD_REDIS_URL": self.redis.url,
+            "POSTROAD_BROKER_URL": self.redis.url,
+            "POSTROAD_SECRET_KEYS": self.identity.secret_keys,
+            "POSTROAD_PUBLIC_URL": self.api_url,
+            "POSTROAD_MAIL_DOMAIN": MAIL_DOMAIN,
+            "POSTROAD_ATTACHMENT_ROOT": str(self.directory.attachments),
+            "POSTROAD_WEBHOOK_ALLOWED_HOSTS": LOCAL_HOSTS,
+            "POSTROAD_MAILER_ALLOWED_HOSTS": LOCAL_HOSTS,
+        }
+
+    def program(self, name: str, *arguments: str, stop_seconds: float = 5.0, quiet: bool = True) -> Program:
+        """One of our own commands as a child; ``quiet`` sends what it prints to its log."""
+        return Program(
+            name=name,
+            # -P: a folder of the user's that is called models or deploy must not be imported.
+            argv=(sys.executable, "-P", "-m", "deploy.cli", *arguments),
+            log=self.directory.log(name) if quiet else None,
+            env=self.environment,
+            stop_seconds=stop_seconds,
+        )
+
+    def services(self) -> list[Service]:
+        """PostgreSQL, Redis and the inbox: what has to be there before the rest."""
+        postgres, redis = self.postgres.program(), self.redis.program()
+        mark = {"POSTROAD_STACK": str(self.directory.path)}
+        inbox = ("inbox", "--directory", str(self.directory.inbox), "--port", str(self.ports["inbox"]))
+        return [
+            Service(
+                program=replace(postgres, env=mark),
+                ready=lambda _: self.postgres.ready(),
+                before_start=self.postgres.clear_stale_lock,
+            ),
+            Service(program=replace(redis, env=mark), ready=lambda _: self.redis.ready()),
+            Service(program=self.program("inbox", *inbox), ready=lambda _: self._inbox_answers()),
+        ]
+
+    def own_processes(self) -> list[Service]:
+        """The API, the beat and the workers: postroad itself."""
+        api = ("api", "--port", str(self.ports["api"]), "--inbox", str(self.directory.inbox))
+        return [
+            Service(program=self.program("api", *api, stop_seconds=4), ready=lambda _: self._api_answers()),
+            *(self._worker(queue, count) for queue, count in WORKERS.items()),
+            Service(program=self.program("beat", "beat", stop_seconds=3), ready=lambda _: True),
+        ]
+
+    def _worker(self, queue: str, count: int) -> Service:
+        program = self.program(queue, "worker", "--queues", queue, "-c", str(count))
+        return Service(program=program, ready=lambda age: self._heartbeats.seen(queue, age))
+
+    def _inbox_answers(self) -> bool:
+        try:
+            with socket.create_connection((LOOPBACK, self.ports["inbox"]), timeout=1) as connection:
+                return connection.recv(3) == b"220"
+        except OSError:
+            return False
+
+    def _api_answers(self) -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, self.ports["api"], timeout=1)
+        try:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def migrate(self) -> None:
+        """Makes the database where there is none, and brings its tables up to date."""
+        from models.migrations import migrate
+
+        self.postgres.ensure_database()
+        migrate(_sqlalchemy_url(self.postgres.url()))
+
+    def seed(self, *, with_receiver: bool) -> None:
+        from sqlalchemy import NullPool, create_engine
+
+        from deploy.seed import seed
+
+        receiver = f"http://{LOOPBACK}:{self.ports['receiver']}/" if with_receiver else None
+        engine = create_engine(_sqlalchemy_url(self.postgres.url()), poolclass=NullPool)
+        seed(engine, self.identity, domain=MAIL_DOMAIN, smtp_port=self.ports["inbox"], receiver_url=receiver)
+
+    def demo_program(self, *, once: bool) -> Program:
+        arguments = ("demo", "--stack", str(self.directory.stack_json), "--receiver-port", str(self.ports["receiver"]))
+        return self.program("demo", *arguments, *(["--once"] if once else []), quiet=False)
+
+    def close(self) -> None:
+        self._heartbeats.close()
+
+    def write_json(self, supervisor: Supervisor) -> None:
+        """Writes stack.json: where everything is, and which process is what."""
+        from api_shim.auth import PREFIX
+
+        identity, pids = self.identity, {name: service.pid for name, service in supervisor.services.items()}
+        content: dict[str, Any] = {
+            "api": self.api_url,
+            "api_key": PREFIX + identity.api_secret,
+            "workspace_id": identity.workspace_id,
+            "user_id": identity.user_id,
+            "database_url": self.postgres.url(),
+            "redis_url": self.redis.url,
+            "inbox": {"smtp": f"{LOOPBACK}:{self.ports['inbox']}", "http": f"{self.api_url}/inbox"},
+            "mailer_id": identity.mailer_id,
+            "from": SENDER,
+            "contact_id": identity.contact_id,
+            "deal_id": identity.deal_id,
+            "customer_id": identity.customer_id,
+            "webhook_secret": identity.webhook_secret,
+            "ops_url": f"{self.api_url}/ops",
+            "pids": {
+                **{name: pids[name] for name in ("postgres", "redis", "api", "beat", "inbox")},
+                "workers": {queue: pids[queue] for queue in WORKERS},
+            },
+        }
+        write_private(self.directory.stack_json, content)
+
+
+def _sqlalchemy_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
