@@ -10,6 +10,7 @@ ADAPTERS: dict[str, str] = {
     "gmail_smtp": "providers.gmail_smtp:GmailSmtp",
     "outlook_smtp": "providers.outlook_smtp:OutlookSmtp",
     "mailgun": "providers.mailgun:Mailgun",
+    "sparkpost": "providers.sparkpost:SparkPost",
 }
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""
 

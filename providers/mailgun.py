@@ -1,4 +1,4 @@
-"""Mailgun: ``messages.mime``, the events index and signed webhooks.
+"""Mailgun: ``messages.mime`` and the events index. Credentials: ``api_key``, ``domain``, ``signing_key``.
 
 The MIME form takes a mail as it was composed: our Message-ID, every header, every part. The variable ``ref`` goes along
 and comes back in each event. A call carries one mail, taken or refused as a whole. Mailgun chooses the envelope sender,
@@ -6,20 +6,14 @@ so bounces come back as events. Its own open and click tracking is off: links an
 """
 
 import base64
-import hashlib
-import hmac
-import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from providers.base import (
     Account,
-    BadSignature,
     HookRequest,
     Lookup,
     LookupAnswer,
@@ -30,6 +24,7 @@ from providers.base import (
     Result,
 )
 from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of, retry_after
+from providers.mailgun_hooks import hook_events, message_id_of, ref_of
 
 ROOT = "https://api.mailgun.net"
 """The US region; ``https://api.eu.mailgun.net`` is set as the account's base_url."""
@@ -47,38 +42,15 @@ STATUSES: dict[int, Result] = {
 }
 """What a refusal means. Any other answer leaves it open whether the mail was taken; 5xx were seen after it was."""
 
-EVENTS: dict[tuple[str, str | None], str] = {
-    ("accepted", None): "accepted",
-    ("delivered", None): "delivered",
-    ("failed", "permanent"): "bounced",
-    ("failed", "temporary"): "deferred",
-    ("rejected", None): "bounced",
-    ("opened", None): "opened",
-    ("clicked", None): "clicked",
-    ("unsubscribed", None): "unsubscribed",
-    ("complained", None): "complained",
-}
-"""Event and severity -> our word. Others (``stored``, list uploads) say nothing about a mail."""
-
-SUPPRESSED = {605: "bounce", 606: "unsubscribe", 607: "complaint"}
-"""Codes of a mail that Mailgun's own suppression list stopped."""
-
 MAX_RECIPIENTS = 1000
 MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
 """What Mailgun keeps. Any other form is silently replaced, and the mail could not be found again."""
-
-REPLAY_SECONDS = 24 * 3600
-"""Older signatures are refused. Mailgun repeats a call for 8 hours; a stored report is read again when applied."""
-CLOCK_SKEW_SECONDS = 300
-REMEMBERED_TOKENS = 50_000
 
 _WRONG_ROOT = b"Mailgun Magnificent API"
 _TRY_AGAIN = re.compile(r"try again (?:after|in) (\d+(?= *seconds?)|[^.\"}]+)", re.IGNORECASE)
 
 
 class Mailgun(Provider):
-    """Credentials: ``api_key``, ``domain``, ``signing_key``."""
-
     name = "mailgun"
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
@@ -124,7 +96,7 @@ class Mailgun(Provider):
                 if items is None:
                     return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=_text(answer))
                 for item in items:
-                    if _ref(item) == email.ref:
+                    if ref_of(item) == email.ref:
                         return _found(item)
         except (NotSent, NoAnswer) as error:
             return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error)[:500])
@@ -140,19 +112,7 @@ class Mailgun(Provider):
         return Outcome(result=Result.ACCEPTED, detail="the domain is known") if known else _refused(answer)
 
     def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
-        """Reads one event. The signature covers timestamp and token but no body: a token counts for one body only."""
-        try:
-            payload = json.loads(request.body)
-            signature, data = payload["signature"], payload["event-data"]
-            timestamp, token, signed = (str(signature[name]) for name in ("timestamp", "token", "signature"))
-            at, identity = datetime.fromtimestamp(float(data["timestamp"]), UTC), str(data["id"])
-        except (ValueError, KeyError, TypeError, OverflowError):
-            raise BadSignature("the call is no signed Mailgun event") from None
-        check_signature(str(self.account.credentials.get("signing_key") or ""), timestamp, token, signed)
-        _spend(token, data)
-        # An id is unique within a day only.
-        event = _event(data, at, natural_key=f"mailgun:{identity}:{at:%Y%m%d}")
-        return [event] if event else []
+        return hook_events(request, str(self.account.credentials.get("signing_key") or ""))
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -222,71 +182,6 @@ def _items(answer: Answer) -> list[dict[str, Any]] | None:
     return items if isinstance(items, list) else None
 
 
-def _ref(data: Mapping[str, Any]) -> str | None:
-    return (data.get("user-variables") or {}).get("ref")
-
-
 def _found(item: Mapping[str, Any]) -> LookupAnswer:
-    message_id = _message_id(item)
+    message_id = message_id_of(item)
     return LookupAnswer(answer=Lookup.ACCEPTED, provider_message_id=message_id, rfc_message_id=message_id)
-
-
-def _message_id(data: Mapping[str, Any]) -> str | None:
-    bare = ((data.get("message") or {}).get("headers") or {}).get("message-id")
-    return f"<{bare}>" if bare else None
-
-
-def check_signature(key: str, timestamp: str, token: str, signature: str) -> None:
-    """Raises BadSignature unless ``signature`` is the HMAC-SHA256 of timestamp and token, and not old."""
-    if not key:
-        raise BadSignature("the account has no signing_key")
-    expected = hmac.new(key.encode(), f"{timestamp}{token}".encode(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(expected.encode(), signature.encode()):
-        raise BadSignature("the signature does not match")
-    age = time.time() - float(timestamp)
-    if not -CLOCK_SKEW_SECONDS <= age <= REPLAY_SECONDS:
-        raise BadSignature("the signature is too old")
-
-
-_spent: dict[str, str] = {}
-
-
-def _spend(token: str, data: object) -> None:
-    """Binds a token to the event it first came with, as long as it is remembered."""
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-    if _spent.setdefault(token, digest) != digest:
-        raise BadSignature("the token was used for another event")
-    if len(_spent) > REMEMBERED_TOKENS:
-        _spent.pop(next(iter(_spent)), None)
-
-
-def _event(data: Mapping[str, Any], at: datetime, *, natural_key: str) -> ProviderEvent | None:
-    name = str(data.get("event"))
-    kind = EVENTS.get((name, data.get("severity"))) or EVENTS.get((name, None))
-    if kind is None:
-        return None
-    message_id = _message_id(data)
-    return ProviderEvent(
-        type=kind,
-        at=at,
-        natural_key=natural_key,
-        ref=_ref(data),
-        provider_message_id=message_id,
-        rfc_message_id=message_id,
-        recipient=data.get("recipient"),
-        data=_particulars(data),
-    )
-
-
-def _particulars(data: Mapping[str, Any]) -> dict[str, Any]:
-    status, client = data.get("delivery-status") or {}, data.get("client-info") or {}
-    found = {
-        "code": status.get("code"),
-        "reason": status.get("message") or status.get("description") or data.get("reason"),
-        "severity": data.get("severity"),
-        "suppressed": SUPPRESSED.get(status.get("code", 0)),
-        "url": data.get("url"),
-        "user_agent": client.get("user-agent"),
-        "ip": data.get("ip"),
-    }
-    return {name: value for name, value in found.items() if value}

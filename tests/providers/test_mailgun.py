@@ -10,7 +10,8 @@ import pytest
 from providers.base import BadSignature, HookRequest, Lookup, Result
 from providers.emulators.http import Fault, Hook
 from providers.emulators.mailgun import MailgunEmulator, multipart
-from providers.mailgun import REPLAY_SECONDS, Mailgun
+from providers.mailgun import Mailgun
+from providers.mailgun_hooks import REPLAY_SECONDS
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, mail
 
 
@@ -184,10 +185,10 @@ def test_nothing_secret_stands_in_outcomes_or_reprs(mailgun: MailgunEmulator, ad
     [
         ("accepted", "accepted", {}),
         ("delivered", "delivered", {"code": 250, "reason": "OK"}),
-        ("bounced", "bounced", {"code": 550, "reason": "5.1.1 no such user", "severity": "permanent"}),
-        ("suppressed", "bounced", {"code": 605, "suppressed": "bounce"}),
-        ("deferred", "deferred", {"code": 451, "severity": "temporary"}),
-        ("rejected", "bounced", {}),
+        ("bounced", "bounced", {"code": 550, "reason": "5.1.1 no such user", "bounce_class": "hard"}),
+        ("suppressed", "bounced", {"code": 605, "bounce_type": "suppress-bounce", "bounce_class": "hard"}),
+        ("deferred", "deferred", {"code": 451, "bounce_class": "soft"}),
+        ("rejected", "bounced", {"bounce_class": "blocked"}),
         ("complained", "complained", {}),
         ("unsubscribed", "unsubscribed", {"ip": "192.0.2.7"}),
         ("opened", "opened", {"user_agent": "Mail/1.0"}),
