@@ -1,0 +1,178 @@
+"""The rows behind webhook deliveries: claiming, results, health of an endpoint. SQL only, nothing of HTTP.
+
+Every function takes the connection of a transaction that its caller ends.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from models.event import EventType
+from worker.events import NewEvent, append_events
+from worker.turn import Delivery
+
+ATTEMPTS_KEPT = 20
+PUSH_LIMIT = 1000
+"""Rows that are put off in one go; a larger backlog of a dead endpoint is not rewritten over and over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a try did to a delivery. ``wait``: seconds to the next one; None with a pending one holds it back."""
+
+    delivery: Delivery
+    state: str
+    wait: float | None
+    attempt: dict[str, Any]
+
+
+_CLAIM = text("""
+    with due as (
+        select id, due_at from webhook_delivery where endpoint_id = :endpoint and due_at <= now()
+        order by due_at limit :limit for update skip locked)
+    update webhook_delivery d set token = d.token + 1, due_at = now() + :lease
+    from due where d.id = due.id
+    returning d.id, d.token, d.event_id, due.due_at, d.tries, d.created_at""")
+
+_CLAIM_THESE = text("""
+    update webhook_delivery set token = token + 1, due_at = now() + :lease
+    where id = any(:ids) returning id, token, event_id, tries, created_at""")
+
+_IN_ORDER = text("""
+    select d.id, d.due_at, d.due_at <= now() as is_due from webhook_delivery d join event e on e.id = d.event_id
+    where d.endpoint_id = :endpoint and d.due_at is not null order by e.cursor limit :limit""")
+
+_SETTLE = text(f"""
+    update webhook_delivery d set
+        state = r.state, tries = d.tries + 1,
+        due_at = now() + r.wait * interval '1 second',
+        delivered_at = case when r.state = 'delivered' then now() end,
+        attempts = case when jsonb_array_length(d.attempts) < {ATTEMPTS_KEPT} then d.attempts else d.attempts - 0 end
+            || r.attempt
+    from unnest(cast(:ids as uuid[]), cast(:tokens as int[]), cast(:states as text[]), cast(:waits as float8[]),
+                cast(:attempts as text[])::jsonb[]) as r(id, token, state, wait, attempt)
+    where d.id = r.id and d.token = r.token""")  # noqa: S608 -- the only value put in is a number of ours
+
+_HAND_BACK = text("""
+    update webhook_delivery d set due_at = coalesce(now() + :hold, r.due_at)
+    from unnest(cast(:ids as uuid[]), cast(:tokens as int[]), cast(:due_ats as timestamptz[])) as r(id, token, due_at)
+    where d.id = r.id and d.token = r.token""")
+
+_PUT_OFF = text("""
+    update webhook_delivery set due_at = now() + :hold where id in (
+        select id from webhook_delivery where endpoint_id = :endpoint and due_at <= now()
+        order by due_at limit :limit for update skip locked)""")
+
+_PARK = text("update webhook_delivery set due_at = null where endpoint_id = :endpoint and due_at is not null")
+
+_FAILING = text("""
+    update webhook_endpoint set failing_since =
+        case when :recovered then cast(:since as timestamptz) else coalesce(failing_since, :since) end
+    where id = :endpoint returning failing_since""")
+
+_DISABLE = text("""
+    update webhook_endpoint set status = 'disabled', status_reason = :reason
+    where id = :endpoint and status = 'active' returning workspace_id""")
+
+
+def claim(db: Connection, endpoint: UUID, limit: int, lease: timedelta) -> list[Delivery]:
+    """Takes due deliveries in hand and returns them oldest first. Rows in another worker's hand are skipped."""
+    rows = db.execute(_CLAIM, {"endpoint": endpoint, "limit": limit, "lease": lease}).mappings()
+    return sorted((Delivery(**row) for row in rows), key=lambda delivery: (delivery.created_at, delivery.id))
+
+
+def claim_in_order(
+    db: Connection, endpoint: UUID, limit: int, lease: timedelta
+) -> tuple[list[Delivery], datetime | None]:
+    """Takes the due head of an ordered lane in hand, in the order of the events.
+
+    With an empty list comes the time until which the head blocks the lane: it waits for its next try or is in
+    another worker's hand. The endpoint's row is locked, so that two claims cannot each take a part.
+    """
+    db.execute(text("select from webhook_endpoint where id = :endpoint for no key update"), {"endpoint": endpoint})
+    waiting = db.execute(_IN_ORDER, {"endpoint": endpoint, "limit": limit}).all()
+    head = []
+    for row in waiting:
+        if not row.is_due:
+            break
+        head.append(row)
+    if not head:
+        return [], waiting[0].due_at if waiting else None
+    due_at = {row.id: row.due_at for row in head}
+    claimed = {
+        row["id"]: Delivery(**row, due_at=due_at[row["id"]])
+        for row in db.execute(_CLAIM_THESE, {"ids": list(due_at), "lease": lease}).mappings()
+    }
+    return [claimed[key] for key in due_at if key in claimed], None
+
+
+def settle(db: Connection, verdicts: Sequence[Verdict]) -> None:
+    """Writes results down. A delivery that somebody else has claimed since is left alone."""
+    if not verdicts:
+        return
+    db.execute(
+        _SETTLE,
+        {
+            "ids": [each.delivery.id for each in verdicts],
+            "tokens": [each.delivery.token for each in verdicts],
+            "states": [each.state for each in verdicts],
+            "waits": [each.wait for each in verdicts],
+            "attempts": [orjson.dumps(each.attempt).decode() for each in verdicts],
+        },
+    )
+
+
+def hand_back(db: Connection, unposted: Sequence[Delivery], hold: timedelta | None) -> None:
+    """Gives claimed deliveries back untried: due as they were, or in ``hold``."""
+    if unposted:
+        values = {
+            "ids": [each.id for each in unposted],
+            "tokens": [each.token for each in unposted],
+            "due_ats": [each.due_at for each in unposted],
+            "hold": hold,
+        }
+        db.execute(_HAND_BACK, values)
+
+
+def put_off(db: Connection, endpoint: UUID, hold: timedelta) -> bool:
+    """Makes what is due now due in ``hold``. True if that was all of it; False beyond PUSH_LIMIT rows."""
+    done = db.execute(_PUT_OFF, {"endpoint": endpoint, "hold": hold, "limit": PUSH_LIMIT})
+    return done.rowcount < PUSH_LIMIT
+
+
+def park(db: Connection, endpoint: UUID) -> None:
+    """Nothing of a disabled endpoint is due; it stays pending until the endpoint is enabled again."""
+    db.execute(_PARK, {"endpoint": endpoint})
+
+
+def note_health(db: Connection, endpoint: UUID, outcomes: Iterable[tuple[bool, datetime]]) -> datetime | None:
+    """Brings ``failing_since`` up to date with (accepted, at) in the order they happened; returns it."""
+    recovered, since = False, None
+    for accepted, at in outcomes:
+        if accepted:
+            recovered, since = True, None
+        elif since is None:
+            since = at
+    values = {"endpoint": endpoint, "recovered": recovered, "since": since}
+    failing: datetime | None = db.execute(_FAILING, values).scalar()
+    return failing
+
+
+def disable(db: Connection, endpoint: UUID, reason: str) -> bool:
+    """Disables the endpoint, parks its deliveries and reports it as an event, to other endpoints too.
+
+    False if it is disabled already. The workspace's row is locked until the transaction ends.
+    """
+    workspace = db.execute(_DISABLE, {"endpoint": endpoint, "reason": reason}).scalar()
+    if workspace is None:
+        return False
+    park(db, endpoint)
+    data = {"endpoint_id": str(endpoint), "reason": reason}
+    event = NewEvent(workspace_id=workspace, type=EventType.ENDPOINT_DISABLED, at=datetime.now(UTC), data=data)
+    append_events(db, [event])
+    return True

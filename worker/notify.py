@@ -1,0 +1,321 @@
+"""Webhook deliveries: claim what is due for an endpoint, sign, post, write down what became of it.
+
+Each endpoint is a lane of its own. A delivery is posted at least once and its ``webhook-id`` never changes; no
+transaction is open while a request is on the wire.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+from sqlalchemy import Connection, Engine, Row, RowMapping, select
+
+from models.event import Event
+from models.webhook import DeliveryState, EndpointStatus, WebhookEndpoint
+from worker import deliveries
+from worker.deliveries import Verdict
+from worker.postman import Answer, Postman
+from worker.settings import Settings
+from worker.signature import new_secret, signature
+from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Result, Turn
+from worker.vault import SecretUnreadable, Vault
+from worker.wire import FACTS, body
+
+__all__ = ["SECRET_PURPOSE", "Notifier", "new_secret"]
+
+SECRET_PURPOSE = "webhook_endpoint:{id}"  # noqa: S105 -- the name of a secret is none
+"""The purpose under which the vault seals ``{"secret": "whsec_..."}`` for an endpoint."""
+
+TURN_SECONDS = 10.0
+"""No new request is begun after this; the lane goes on after the other lanes had their turn."""
+PROBE_SECONDS = 60.0
+"""A dead endpoint gets one request this often."""
+PATIENCE_SECONDS = 60.0
+"""Least wait after a timeout or a 429: an overloaded receiver gets time to breathe."""
+DISABLE_AFTER_AT_LEAST = timedelta(hours=12)
+"""No endpoint is disabled for failing a shorter time than this."""
+TOO_MANY_REQUESTS = 429
+SINGLES = 256
+"""Deliveries claimed for one turn where each is a request. With arrays: BATCHES requests, BATCHED deliveries at most"""
+BATCHES = 16
+BATCHED = 4096
+
+Facts = Mapping[UUID, RowMapping]
+"""Rows of `worker.wire.FACTS` by event id."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Circuit:
+    """An endpoint in trouble, as this process saw it."""
+
+    failures: int
+    """In a row."""
+    probe_at: float = 0.0
+    """`time.monotonic` of the next probe; 0 while it is not taken for dead."""
+    all_put_off: bool = True
+
+
+class Notifier:
+    """Delivers webhooks. One per worker process; keeps connections and remembers which endpoints are dead.
+
+    The lease of a claim (``settings.lease``) should be longer than TURN_SECONDS and the webhook timeout together; if
+    it is not, a slow receiver may see an event twice.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings, vault: Vault) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._vault = vault
+        self._postman = Postman(settings.webhook_guard, settings.webhook_timeout_seconds)
+        self._agent = f"postroad/{version('postroad')}"
+        self._circuits: dict[UUID, _Circuit] = {}
+
+    def deliver(self, endpoint_id: UUID) -> bool:
+        """Delivers what is due at the endpoint, for about TURN_SECONDS at most. True: there is more, ring again.
+
+        Whatever is claimed and not settled when the process dies is due again after the lease.
+        """
+        endpoint = self._endpoint(endpoint_id)
+        if endpoint is None or not self._may_post(endpoint):
+            return False
+        try:
+            secrets = self._secrets(endpoint)
+        except SecretUnreadable:
+            log.error("webhook_secret_unreadable", endpoint_id=str(endpoint_id))
+            self._put_off(endpoint_id)
+            return False
+        limit = self._limit(endpoint)
+        claimed, facts = self._claim(endpoint, limit)
+        if not claimed:
+            return False
+        turn = Turn(
+            _parcels(claimed, facts, endpoint),
+            failures=self._failures(endpoint_id),
+            seconds=min(TURN_SECONDS, self._settings.lease_seconds / 2),
+            ordered=endpoint.ordered,
+        )
+        turn.run(partial(self._post, endpoint.url, secrets), partial(self._report, endpoint_id))
+        return self._finish(endpoint, turn) and (bool(turn.unposted()) or len(claimed) == limit)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._postman.close()
+
+    def _endpoint(self, endpoint_id: UUID) -> Row[Any] | None:
+        with self._engine.connect() as db:
+            return db.execute(select(WebhookEndpoint.__table__).where(WebhookEndpoint.id == endpoint_id)).one_or_none()
+
+    def _may_post(self, endpoint: Row[Any]) -> bool:
+        """False for a disabled endpoint and for a dead one not yet to be probed; nothing of theirs stays due."""
+        if endpoint.status != EndpointStatus.ACTIVE:
+            with self._engine.begin() as db:
+                deliveries.park(db, endpoint.id)
+            return False
+        circuit = self._circuits.get(endpoint.id)
+        if circuit is None:
+            return True
+        if endpoint.failing_since is None:  # another process got through
+            del self._circuits[endpoint.id]
+            return True
+        wait = circuit.probe_at - time.monotonic()
+        if wait <= 0:
+            return True
+        if circuit.all_put_off:
+            self._circuits[endpoint.id] = replace(circuit, all_put_off=self._put_off(endpoint.id, wait))
+        return False
+
+    def _put_off(self, endpoint_id: UUID, seconds: float = PROBE_SECONDS) -> bool:
+        with self._engine.begin() as db:
+            return deliveries.put_off(db, endpoint_id, timedelta(seconds=seconds))
+
+    def _secrets(self, endpoint: Row[Any]) -> list[str]:
+        """The newest first. Raises SecretUnreadable."""
+        sealed = [endpoint.sealed_secret]
+        if endpoint.sealed_old_secret and endpoint.old_secret_until and endpoint.old_secret_until > datetime.now(UTC):
+            sealed.append(endpoint.sealed_old_secret)
+        purpose = SECRET_PURPOSE.format(id=endpoint.id)
+        return [self._vault.open(purpose, each)["secret"] for each in sealed]
+
+    def _failures(self, endpoint_id: UUID) -> int:
+        circuit = self._circuits.get(endpoint_id)
+        return 0 if circuit is None else circuit.failures
+
+    def _limit(self, endpoint: Row[Any]) -> int:
+        """How many deliveries to claim: one request's worth for a probe."""
+        if self._failures(endpoint.id) >= FAILURES_IN_A_ROW:
+            return int(endpoint.max_batch)
+        return SINGLES if endpoint.max_batch == 1 else max(SINGLES, min(endpoint.max_batch * BATCHES, BATCHED))
+
+    def _claim(self, endpoint: Row[Any], limit: int) -> tuple[list[Delivery], Facts]:
+        """What is due, and what is known of its events, in one short transaction."""
+        with self._engine.begin() as db:
+            if endpoint.ordered:
+                claimed, blocked_until = deliveries.claim_in_order(db, endpoint.id, limit, self._settings.lease)
+                if blocked_until is not None and endpoint.failing_since is not None:
+                    wait = min(blocked_until - datetime.now(UTC), timedelta(seconds=PROBE_SECONDS))
+                    deliveries.put_off(db, endpoint.id, wait)
+            else:
+                claimed = deliveries.claim(db, endpoint.id, limit, self._settings.lease)
+            facts = self._facts(db, endpoint.workspace_id, claimed)
+            lost = [each for each in claimed if each.event_id not in facts]
+            deliveries.settle(db, [_lost(each) for each in lost])
+        return [each for each in claimed if each.event_id in facts], facts
+
+    def _facts(self, db: Connection, workspace_id: UUID, claimed: Sequence[Delivery]) -> Facts:
+        events = [each.event_id for each in claimed]
+        rows = db.execute(FACTS.where(Event.workspace_id == workspace_id, Event.id.in_(events))).mappings()
+        return {row["id"]: row for row in rows}
+
+    def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Answer:
+        timestamp = int(time.time())
+        headers = (
+            ("content-type", "application/json"),
+            ("user-agent", self._agent),
+            ("webhook-id", parcel.webhook_id),
+            ("webhook-timestamp", str(timestamp)),
+            ("webhook-signature", signature(secrets, parcel.webhook_id, timestamp, parcel.body)),
+        )
+        return self._postman.post(url, headers, parcel.body)
+
+    def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
+        delays = self._settings.webhook_retry_delays
+        with self._engine.begin() as db:
+            deliveries.settle(db, [verdict for result in results for verdict in _verdicts(result, delays)])
+            deliveries.note_health(db, endpoint_id, [(result.answer.accepted, result.at) for result in results])
+
+    def _finish(self, endpoint: Row[Any], turn: Turn) -> bool:
+        """Gives back what was not posted and draws the consequences. False: the lane has to wait."""
+        dead = turn.failures >= FAILURES_IN_A_ROW
+        hold = timedelta(seconds=PROBE_SECONDS) if dead else self._blocked_for(turn)
+        with self._engine.begin() as db:
+            deliveries.hand_back(db, turn.unposted(), hold)
+            all_put_off = hold is None or deliveries.put_off(db, endpoint.id, hold)
+        if turn.failures:
+            probe_at = time.monotonic() + PROBE_SECONDS if dead else 0.0
+            self._circuits[endpoint.id] = _Circuit(failures=turn.failures, probe_at=probe_at, all_put_off=all_put_off)
+        else:
+            self._circuits.pop(endpoint.id, None)
+        if (turn.gone or turn.failures) and self._disable(endpoint, turn.gone):
+            return False
+        return hold is None
+
+    def _blocked_for(self, turn: Turn) -> timedelta | None:
+        """How long an ordered lane waits behind the delivery that failed."""
+        if turn.blocked is None:
+            return None
+        wait = _wait(turn.blocked, turn.blocked.parcel.deliveries[0], self._settings.webhook_retry_delays)
+        return None if wait is None else timedelta(seconds=min(wait, PROBE_SECONDS))
+
+    def _disable(self, endpoint: Row[Any], gone: bool) -> bool:
+        """Disables the endpoint if it is gone or has only failed for too long."""
+        patience = max(timedelta(days=self._settings.webhook_disable_days), DISABLE_AFTER_AT_LEAST)
+        with self._engine.begin() as db:
+            failing_since = db.execute(
+                select(WebhookEndpoint.failing_since).where(WebhookEndpoint.id == endpoint.id)
+            ).scalar()
+            if gone:
+                reason = "The endpoint answered 410 Gone."
+            elif failing_since is not None and datetime.now(UTC) - failing_since >= patience:
+                reason = f"Every delivery has failed since {failing_since:%Y-%m-%d %H:%M} UTC."
+            else:
+                return False
+            done = deliveries.disable(db, endpoint.id, reason)
+        self._circuits.pop(endpoint.id, None)
+        if done:
+            log.warning("webhook_endpoint_disabled", endpoint_id=str(endpoint.id), gone=gone)
+        return True
+
+
+def _parcels(claimed: Sequence[Delivery], facts: Facts, endpoint: Row[Any]) -> list[Parcel]:
+    if endpoint.max_batch == 1:
+        return [
+            Parcel(webhook_id=str(each.id), deliveries=(each,), body=orjson.dumps(body(facts[each.event_id])))
+            for each in claimed
+        ]
+    return [_array(chunk, facts) for chunk in _chunks(claimed, endpoint.max_batch, endpoint.ordered)]
+
+
+def _chunks(claimed: Sequence[Delivery], size: int, ordered: bool) -> Iterator[tuple[Delivery, ...]]:
+    """Arrays' worth of deliveries. What failed together is due at the same instant and stays together, so that a
+    retry is the same array under the same id."""
+
+    def failed_with(each: Delivery) -> float:
+        return each.due_at.timestamp() if each.tries and not ordered else 0.0
+
+    for _, group in groupby(sorted(claimed, key=failed_with), key=failed_with):
+        together = tuple(group)
+        yield from (together[start : start + size] for start in range(0, len(together), size))
+
+
+def _array(chunk: tuple[Delivery, ...], facts: Facts) -> Parcel:
+    """Several events in one request, each with its own ``webhook_id``; that of the whole is a function of the set.
+
+    The id of the first delivery would not do for the whole: a receiver that has seen it would take a different array
+    that begins with the same event for a repetition, and lose the rest.
+    """
+    items = [{**body(facts[each.event_id]), "webhook_id": str(each.id)} for each in chunk]
+    name = chunk[0].id if len(chunk) == 1 else uuid.uuid5(chunk[0].id, " ".join(str(each.id) for each in chunk))
+    return Parcel(webhook_id=str(name), deliveries=chunk, body=orjson.dumps(items))
+
+
+def _verdicts(result: Result, delays: Sequence[float]) -> list[Verdict]:
+    attempt = _attempt(result)
+    return [_verdict(result, each, delays, attempt) for each in result.parcel.deliveries]
+
+
+def _verdict(result: Result, delivery: Delivery, delays: Sequence[float], attempt: dict[str, Any]) -> Verdict:
+    if result.answer.accepted:
+        state, wait = DeliveryState.DELIVERED, None
+    elif result.answer.status == GONE:
+        state, wait = DeliveryState.PENDING, None
+    else:
+        wait = _wait(result, delivery, delays)
+        state = DeliveryState.DEAD if wait is None else DeliveryState.PENDING
+    return Verdict(delivery=delivery, state=state, wait=wait, attempt=attempt)
+
+
+def _wait(result: Result, delivery: Delivery, delays: Sequence[float]) -> float | None:
+    """Seconds to the next try, or None if this was the last.
+
+    Retry-After counts within reason: from the schedule's wait to twice that.
+    """
+    if delivery.tries >= len(delays):
+        return None
+    base, answer = delays[delivery.tries], result.answer
+    wait = base if answer.retry_after is None else min(max(answer.retry_after, base), 2 * base)
+    wait *= result.jitter
+    return max(wait, PATIENCE_SECONDS) if answer.timed_out or answer.status == TOO_MANY_REQUESTS else wait
+
+
+def _attempt(result: Result) -> dict[str, Any]:
+    answer = result.answer
+    text = answer.body.decode("utf-8", "replace").replace("\0", "")  # PostgreSQL's JSON knows no NUL
+    return {
+        "at": result.at.isoformat(),
+        "status": answer.status,
+        "error": answer.error,
+        "milliseconds": answer.milliseconds,
+        "response": text,
+    }
+
+
+def _lost(delivery: Delivery) -> Verdict:
+    attempt = {
+        "at": datetime.now(UTC).isoformat(),
+        "status": None,
+        "error": "the event is no longer kept",
+        "milliseconds": 0,
+        "response": "",
+    }
+    return Verdict(delivery=delivery, state=DeliveryState.DEAD, wait=None, attempt=attempt)
