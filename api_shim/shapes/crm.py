@@ -6,9 +6,9 @@ Its error envelope also serves every resource other than send.
 from typing import Any
 
 from api_shim.errors import ApiError
-from api_shim.shapes.addresses import name_fault, parse_mailboxes, shared_once
+from api_shim.shapes.addresses import MAX_NAME, parse_mailboxes, shared_once
 from api_shim.shapes.attachments import read_attachments
-from api_shim.shapes.fields import MAX_SUBJECT, Faults, Form, body_form, check_content_size
+from api_shim.shapes.fields import MAX_SUBJECT, Faults, Form, body_form, check_content_size, line_fault
 from api_shim.shapes.names import refuse_other_names
 from api_shim.shapes.options import read_links, read_personal, read_priority
 from api_shim.shapes.outcome import error_details, sentence_of, success
@@ -55,7 +55,7 @@ def _recipient(form: Form) -> tuple[Address, ...]:
     """``to_email`` with ``to_name``, which wins over a name written beside the address."""
     text = form.text("to_email", required="give the address of the recipient.")
     name = form.text("to_name")
-    problem = name_fault(name) if name else None
+    problem = line_fault(name, MAX_NAME) if name else None
     if problem:
         form.fault("to_name", problem)
         name = None

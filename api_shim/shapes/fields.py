@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -11,7 +13,7 @@ from api_shim.errors import ApiError, Fault
 T = TypeVar("T")
 
 MAX_FAULTS: Final = 1000
-"""Faults listed in one answer; the rest is counted."""
+"""Faults listed in one answer."""
 
 MAX_CONTENT_BYTES: Final = 25 * 1024 * 1024
 
@@ -21,13 +23,15 @@ MAX_SUBJECT: Final = 998
 CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What may not stand in anything that becomes a header: C0, DEL, C1 (NEL among them), line and paragraph separators."""
 
+_ENCODED_WORD: Final = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?\d*([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
 def shown(value: object, limit: int = 80) -> str:
     """A value of the caller's, quoted for an error message: short, on one line, printable."""
-    text = value if isinstance(value, str) else repr(value) if isinstance(value, int | float) else kind_of(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = value if isinstance(value, str) else repr(value) if number else kind_of(value)
     short = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in f'"{short}"')
 
@@ -52,13 +56,25 @@ def line_fault(text: str, limit: int) -> str | None:
     """Why the text cannot be part of a header, as the rest of a sentence, or None."""
     if len(text) > limit:
         return f"is {len(text)} characters long; shorten it to {limit} or fewer."
-    if text.isprintable():
-        return None
-    control = CONTROLS.search(text)
-    if control is None:
-        return None
-    where = f"U+{ord(control.group()):04X} at position {control.start()}"
-    return f"holds a line break or control character ({where}); write it on one line of plain text."
+    control = None if text.isprintable() else CONTROLS.search(text)
+    if control is not None:
+        where = f"U+{ord(control.group()):04X} at position {control.start()}"
+        return f"holds a line break or control character ({where}); write it on one line of plain text."
+    return _encoded_fault(text) if "=?" in text else None
+
+
+def _encoded_fault(text: str) -> str | None:
+    """Refuses RFC 2047 encoded words that hide a line break: what reads the mail decodes them."""
+    for _ in range(4):
+        if not _ENCODED_WORD.search(text):
+            return None
+        try:
+            text = str(make_header(decode_header(text)))
+        except (HeaderParseError, LookupError, ValueError):
+            return "holds an encoded word that cannot be decoded; write the text itself, it is encoded for you."
+        if CONTROLS.search(text):
+            return "hides a line break or control character in an encoded word; write the text itself."
+    return "holds encoded words in encoded words; write the text itself."
 
 
 def instant_of(text: str) -> datetime | None:
@@ -76,19 +92,24 @@ class Faults:
 
     def __init__(self) -> None:
         self.listed: list[Fault] = []
-        self.unlisted = 0
+        self.full = False
+        """More was found than is listed; there is no need to look for more."""
 
     def add(self, field: str, message: str, kind: str = "invalid") -> None:
         if len(self.listed) < MAX_FAULTS:
             self.listed.append(Fault(field, message, kind))
         else:
-            self.unlisted += 1
+            self.full = True
 
     def check(self) -> None:
         """Raises ApiError VALIDATION_ERROR with all faults if there are any."""
         if not self.listed:
             return
-        more = [Fault("", f"{self.unlisted} more faults are not listed.")] if self.unlisted else []
+        more = (
+            [Fault("", f"There are more faults than these {MAX_FAULTS}; correct them and send it again.")]
+            if self.full
+            else []
+        )
         raise ApiError("VALIDATION_ERROR", faults=[*self.listed, *more])
 
 

@@ -4,22 +4,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from api_shim.shapes.addresses import encoded_fault
 from api_shim.shapes.fields import Form, kind_of, line_fault, shown
+from worker.headers import check_header
 
 MAX_COUNT: Final = 100
 MAX_VALUE: Final = 998
 MAX_REFERENCES: Final = 200
+MAX_REFERENCES_TEXT: Final = 32_768
 
-_NAME: Final = re.compile(r"[!-9;-~]{1,76}")
-"""RFC 5322 section 3.6.8, short enough for one line."""
-_OURS: Final = frozenset(
-    {
-        "from", "to", "cc", "bcc", "sender", "reply-to", "subject", "date", "return-path", "received", "dkim-signature",
-        "domainkey-signature", "received-spf", "authentication-results", "delivered-to", "errors-to", "mime-version",
-    }
-)  # fmt: skip
-_OUR_PREFIXES: Final = ("content-", "resent-", "arc-", "x-postroad-")
+_OURS: Final = frozenset({"received-spf", "authentication-results", "delivered-to", "errors-to", "domainkey-signature"})
+"""What only a receiving or signing server writes, beside the names that the composer keeps for itself."""
+_PLACED: Final = frozenset({"message-id", "in-reply-to", "references", "thread-id"})
+"""What has a field of its own."""
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,250}>")
 _CUSTOM_ID: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _MAX_CUSTOM_ID: Final = 150
@@ -62,17 +58,15 @@ def _checked(headers: Form, name: str) -> str | None:
     where, value = f"headers.{shown(name)[1:-1]}", headers.body[name]
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not _NAME.fullmatch(name):
+    complaint = "is written by the server and cannot be set" if name.lower() in _OURS else check_header(name, "")
+    if complaint and name.lower() not in _PLACED:
         headers.faults.add(
-            where, f"{where} is not a header name; use 1 to 76 visible ASCII characters without a colon."
+            where, f"{where} {complaint}; remove it, or use the field of the request that stands for it."
         )
-    elif name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES):
-        headers.faults.add(where, f"{where} cannot be set here; it is written from the fields of the request.")
     elif value is not None and not isinstance(value, str):
         headers.faults.add(where, f"{where} is {kind_of(value)}; send a string.")
     elif value:
-        long = name.lower() == "references"
-        problem = line_fault(value, 65_536 if long else MAX_VALUE) or (None if long else encoded_fault(value))
+        problem = line_fault(value, MAX_REFERENCES_TEXT if name.lower() == "references" else MAX_VALUE)
         if problem is None:
             return value
         headers.faults.add(where, f"{where} {problem}")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from api_shim.errors import ApiError, Fault
+from api_shim.errors import ApiError
 from api_shim.shapes.addresses import key_of, object_mailbox, object_mailboxes, parse_mailboxes, shared_once
 from api_shim.shapes.attachments import read_attachments
 from api_shim.shapes.fields import MAX_SUBJECT, Faults, Form, body_form, check_content_size, shown
@@ -17,6 +17,7 @@ from api_shim.shapes.outcome import error_details, sentence_of
 from api_shim.shapes.substitutions import Substitutions, check_variables, read_substitutions
 from api_shim.submission import SendResult, Shape, Submission
 from models.content import Address, SendSettings
+from worker.template import UNSUBSCRIBE_URL
 
 SHAPE: Shape = Shape.MAILER
 WAITS: bool = False
@@ -51,12 +52,13 @@ def parse(body: Any) -> Submission:
     reply_to = parse_mailboxes(reply_text, "replyTo", faults) if reply_text else ()
     template = form.uuid("template_id")
     subject, html, text = _content(form)
-    values = _substitutions(form, to, bulk)
-    if values is not None and not form.given("template_id"):
-        check_variables(form, to, values, subject, html, text)
     headers = read_headers(form)
     _refuse_shared_id(form, headers, to, bulk)
     settings = _settings(form, bulk)
+    values = _substitutions(form, to, bulk)
+    if values is not None and not form.body.get("template_id"):
+        provided = frozenset({UNSUBSCRIBE_URL} if settings.unsubscribe else ())
+        check_variables(form, to, values, subject, html, text, provided=provided)
     personal, user = read_personal(form)
     send_at, expires_at = _schedule(form)
     submission = Submission(

@@ -1,16 +1,13 @@
 """``{{name}}`` variables: the values of each recipient, and whether all that the content needs are there."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from api_shim.shapes.addresses import key_of, normalised
-from api_shim.shapes.fields import CONTROLS, MAX_SUBJECT, Form, kind_of, shown
+from api_shim.shapes.fields import MAX_SUBJECT, Form, kind_of, line_fault, shown
 from models.content import Address
+from worker.template import SLOT, variables_in
 
-VARIABLE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}")
-PROVIDED: Final = frozenset({"unsubscribe_url"})
-"""Variables that every message has without being given any."""
 MAX_LISTED: Final = 100
 
 Substitutions = Mapping[str, Mapping[str, str]]
@@ -72,18 +69,21 @@ def _values(given: Form, written: str, values: dict[str, Any]) -> Mapping[str, s
     return found
 
 
-def variables_in(*texts: str | None) -> frozenset[str]:
-    """The names of the variables that the texts use."""
-    return frozenset(name for text in texts if text for name in VARIABLE.findall(text))
-
-
 def check_variables(
-    form: Form, recipients: Iterable[Address], values: Substitutions, subject: str | None, *bodies: str | None
+    form: Form,
+    recipients: Iterable[Address],
+    values: Substitutions,
+    subject: str | None,
+    *bodies: str | None,
+    provided: frozenset[str],
 ) -> None:
-    """Faults for each recipient that lacks a variable, or whose subject would be no subject any more."""
-    needed = variables_in(subject, *bodies) - PROVIDED
-    in_subject = VARIABLE.findall(subject or "")
-    fixed = len(VARIABLE.sub("", subject or ""))
+    """Faults for each recipient that lacks a variable, or whose subject would be no subject any more.
+
+    provided: variables that the server fills.
+    """
+    needed = variables_in(subject, *bodies) - provided
+    in_subject = [name for name in SLOT.findall(subject or "") if name not in provided]
+    fixed = len(SLOT.sub("", subject or ""))
     lacking: list[tuple[str, str]] = []
     for address in recipients:
         own = values.get(key_of(address.email), {})
@@ -95,8 +95,10 @@ def check_variables(
 
 
 def _check_subject(form: Form, email: str, parts: Sequence[str], fixed: int) -> None:
-    if any(not part.isprintable() and CONTROLS.search(part) for part in parts):
-        form.fault("substitutions", f"puts a line break or control character into the subject for {email}; remove it.")
+    problem = next(filter(None, (line_fault(part, MAX_SUBJECT) for part in parts)), None)
+    if problem:
+        form.fault("substitutions", f"has a value for the subject to {email} that {problem}")
+        return
     length = fixed + sum(map(len, parts))
     if length > MAX_SUBJECT:
         form.fault(
