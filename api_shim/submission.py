@@ -1,5 +1,6 @@
 """The canonical request: what all three shapes become. Everything behind intake knows only this."""
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from api_shim.idempotency import Original
 from models.content import Address, SendSettings
 from models.message import Priority
 
@@ -35,7 +37,7 @@ class NewAttachment:
     """Where it stood in the body, for error messages: ``attachments[2]``."""
     filename: str
     content_type: str
-    data: bytes | None = field(default=None, repr=False)
+    data: bytes | None = dataclasses.field(default=None, repr=False)
     storage_path: str | None = None
     inline: bool = False
     content_id: str | None = None
@@ -91,18 +93,17 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What `accept` stored."""
+    """What `accept` stored, or found stored by an earlier request with the same Idempotency-Key."""
 
     submission_id: UUID
-    message_ids: tuple[UUID, ...]
-    """The first 1 for individual submissions of many; enough to wait for."""
+    message_id: UUID
+    """The first message: the one to wait for."""
     total: int
     rfc_message_id: str
     thread_id: UUID | None
     provider: str
-    lane: str
-    replayed: bool = False
-    """An earlier request with the same Idempotency-Key stored it."""
+    original: Original | None = None
+    """The earlier request; None if this one is the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

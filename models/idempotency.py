@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created
@@ -21,5 +21,8 @@ class IdempotencyKey(Base):
     leaves: Mapped[dict[str, Any]]
     """JSON pointer -> short hash of the value there, to name the first difference of another body."""
     submission_id: Mapped[UUID]
+    answer_status: Mapped[int | None] = mapped_column(SmallInteger)
+    """HTTP status of the first answer; null while the first request is still waiting for its outcome."""
+    answer: Mapped[dict[str, Any] | None]
     expires_at: Mapped[datetime]
     created_at: Mapped[Created]

@@ -7,7 +7,7 @@ the claim touches an index.
 """
 
 import enum
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -52,7 +52,18 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
         {State.CLAIMED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED, State.SKIPPED, State.FAILED}
     ),
-    State.CLAIMED: frozenset({State.QUEUED, State.SENDING, State.FAILED, State.SUPPRESSED, State.EXPIRED, State.SKIPPED}),
+    State.CLAIMED: frozenset(
+        {
+            State.QUEUED,
+            State.SENDING,
+            State.SENT,
+            State.FAILED,
+            State.SUPPRESSED,
+            State.EXPIRED,
+            State.SKIPPED,
+            State.CANCELLED,
+        }
+    ),  # sent: its last open recipients turned out to be suppressed
     State.SENDING: frozenset({State.QUEUED, State.SENT, State.FAILED, State.UNCERTAIN}),
     State.UNCERTAIN: frozenset({State.SENT, State.QUEUED, State.FAILED}),
     State.SENT: frozenset({State.DELIVERED, State.BOUNCED, State.COMPLAINED}),
@@ -72,6 +83,9 @@ OPEN = frozenset({State.QUEUED, State.CLAIMED, State.SENDING, State.UNCERTAIN})
 
 ACCEPTED = frozenset({State.SENT, State.DELIVERED, State.BOUNCED, State.COMPLAINED})
 """States in which the provider took the mail."""
+
+UNTIL_SOMEBODY_ACTS = datetime(9999, 1, 1, tzinfo=UTC)
+"""``due_at`` of what waits for a person: a held uncertain mail, the queued mail of a paused campaign."""
 
 STATE_TYPE = ENUM(State, name="message_state", values_callable=lambda states: [state.value for state in states])
 
@@ -114,6 +128,19 @@ class Submission(Base):
     created_at: Mapped[Created]
 
 
+class Campaign(Base):
+    """A campaign that was named by a submission. Its mails are the messages of all its submissions."""
+
+    __tablename__ = "campaign"
+
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The caller's own ``campaign_id``."""
+    status: Mapped[str] = mapped_column(server_default="active")
+    """``active``, ``paused`` (its queued messages are due `UNTIL_SOMEBODY_ACTS`) or ``cancelled``."""
+    created_at: Mapped[Created]
+
+
 class Message(Base):
     """One mail to send, to one recipient or to several that share it."""
 
@@ -145,6 +172,8 @@ class Message(Base):
     rfc_message_id: Mapped[str]
     """The RFC 5322 Message-ID, with angle brackets; frozen at intake, replaced only by what the provider really used."""
     provider_message_id: Mapped[str | None]
+    provider_thread_id: Mapped[str | None]
+    """The provider's conversation id (Gmail)."""
     thread_id: Mapped[UUID | None]
     subject: Mapped[str | None]
     """The rendered subject where it differs from the submission's."""

@@ -22,7 +22,9 @@ class EmailLog(Base):
         Index(None, "deal_id", postgresql_where="deal_id is not null"),
         Index(None, "customer_id", postgresql_where="customer_id is not null"),
         Index(None, "thread_id", "message_id", postgresql_where="thread_id is not null"),
+        Index("email_log_failed", "priority", postgresql_where="status = 'failed'"),
         Index(None, "finished_at", postgresql_using="brin"),
+        Index(None, "recorded_at", postgresql_using="brin"),
     )
 
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -52,6 +54,7 @@ class EmailLog(Base):
     attachment_filename: Mapped[str | None]
     error: Mapped[str | None]
     finished_at: Mapped[datetime]
+    recorded_at: Mapped[Created]
     created_at: Mapped[Created]
 
 
@@ -71,9 +74,7 @@ class Thread(Base):
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]
     subject: Mapped[str]
-    subject_words: Mapped[Any] = mapped_column(
-        TSVECTOR, Computed("to_tsvector('simple', subject)", persisted=True)
-    )
+    subject_words: Mapped[Any] = mapped_column(TSVECTOR, Computed("to_tsvector('simple', subject)", persisted=True))
     participants: Mapped[list[str]]
     """Every address of the conversation, Cc included, lower case, sorted."""
     status: Mapped[str] = mapped_column(server_default="active")

@@ -55,6 +55,9 @@ class WebhookDelivery(Base):
     __table_args__ = (
         UniqueConstraint("endpoint_id", "event_id"),
         Index("webhook_delivery_due", "endpoint_id", "due_at", postgresql_where=text("due_at is not null")),
+        Index(None, "created_at", postgresql_using="brin"),
+        Index(None, "delivered_at", postgresql_using="brin"),
+        Index("webhook_delivery_dead", "endpoint_id", postgresql_where=text("state = 'dead'")),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 

@@ -99,7 +99,11 @@ def _a_labels(domain: str) -> str:
 def mailbox(address: Address) -> str:
     """``name <email>``; a long or non-ASCII name as encoded words."""
     email = to_ascii_domain(address.email)
-    return f"{phrase(address.name)} <{email}>" if address.name else email
+    if not address.name:
+        return email
+    name = phrase(address.name)
+    fold = EOL if len(name) - name.rfind(EOL) + len(email) > WIDTH - 8 else ""
+    return f"{name}{fold} <{email}>"
 
 
 def phrase(name: str) -> str:
@@ -186,7 +190,7 @@ def _filled(start: str, words: Iterable[str]) -> str:
     lines = []
     line = start
     for word in words:
-        if len(line) + len(word) > WIDTH and line != start:
+        if len(line) - line.rfind(EOL) + len((word + EOL).partition(EOL)[0]) > WIDTH - 1 and line != start:
             lines.append(line)
             line = ""
         line += word

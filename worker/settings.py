@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         """Reads the environment. Raises pydantic.ValidationError naming each missing or wrong variable."""
         return cls()
 
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The secret keys, the one in use first."""
+        return tuple(key.strip() for key in self.secret_keys.split(",") if key.strip())
+
     @property
     def broker(self) -> str:
         return self.broker_url or self.redis_url

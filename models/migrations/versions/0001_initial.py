@@ -107,6 +107,14 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_blob_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('workspace_id', 'sha256', name=op.f('pk_blob'))
     )
+    op.create_table('campaign',
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('id', sa.Text(), nullable=False),
+    sa.Column('status', sa.Text(), server_default='active', nullable=False),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_campaign_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('workspace_id', 'id', name=op.f('pk_campaign'))
+    )
     op.create_table('contact',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -164,14 +172,17 @@ def upgrade() -> None:
     sa.Column('attachment_filename', sa.Text(), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
     sa.Column('finished_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('recorded_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_email_log_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('message_id', name=op.f('pk_email_log'))
     )
+    op.create_index('email_log_failed', 'email_log', ['priority'], unique=False, postgresql_where="status = 'failed'")
     op.create_index(op.f('ix_email_log_contact_id'), 'email_log', ['contact_id'], unique=False, postgresql_where='contact_id is not null')
     op.create_index(op.f('ix_email_log_customer_id'), 'email_log', ['customer_id'], unique=False, postgresql_where='customer_id is not null')
     op.create_index(op.f('ix_email_log_deal_id'), 'email_log', ['deal_id'], unique=False, postgresql_where='deal_id is not null')
     op.create_index(op.f('ix_email_log_finished_at'), 'email_log', ['finished_at'], unique=False, postgresql_using='brin')
+    op.create_index(op.f('ix_email_log_recorded_at'), 'email_log', ['recorded_at'], unique=False, postgresql_using='brin')
     op.create_index(op.f('ix_email_log_thread_id_message_id'), 'email_log', ['thread_id', 'message_id'], unique=False, postgresql_where='thread_id is not null')
     op.create_index(op.f('ix_email_log_workspace_id_message_id'), 'email_log', ['workspace_id', 'message_id'], unique=False)
     op.create_index(op.f('ix_email_log_workspace_id_submission_id'), 'email_log', ['workspace_id', 'submission_id'], unique=False)
@@ -380,6 +391,9 @@ def upgrade() -> None:
     sa.UniqueConstraint('endpoint_id', 'event_id', name=op.f('uq_webhook_delivery_endpoint_id_event_id')),
     postgresql_with={'fillfactor': '80'}
     )
+    op.create_index(op.f('ix_webhook_delivery_created_at'), 'webhook_delivery', ['created_at'], unique=False, postgresql_using='brin')
+    op.create_index(op.f('ix_webhook_delivery_delivered_at'), 'webhook_delivery', ['delivered_at'], unique=False, postgresql_using='brin')
+    op.create_index('webhook_delivery_dead', 'webhook_delivery', ['endpoint_id'], unique=False, postgresql_where=sa.text("state = 'dead'"))
     op.create_index('webhook_delivery_due', 'webhook_delivery', ['endpoint_id', 'due_at'], unique=False, postgresql_where=sa.text('due_at is not null'))
     op.create_table('email_config',
     sa.Column('id', sa.UUID(), nullable=False),
@@ -404,6 +418,8 @@ def upgrade() -> None:
     sa.Column('fingerprint', sa.LargeBinary(), nullable=False),
     sa.Column('leaves', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
     sa.Column('submission_id', sa.UUID(), nullable=False),
+    sa.Column('answer_status', sa.SmallInteger(), nullable=True),
+    sa.Column('answer', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['api_key_id'], ['api_key.id'], name=op.f('fk_idempotency_key_api_key_id'), ondelete='CASCADE'),
@@ -452,6 +468,7 @@ def upgrade() -> None:
     sa.Column('variables', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
     sa.Column('rfc_message_id', sa.Text(), nullable=False),
     sa.Column('provider_message_id', sa.Text(), nullable=True),
+    sa.Column('provider_thread_id', sa.Text(), nullable=True),
     sa.Column('thread_id', sa.UUID(), nullable=True),
     sa.Column('subject', sa.Text(), nullable=True),
     sa.Column('attempts', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='[]', nullable=False),
@@ -484,6 +501,9 @@ def downgrade() -> None:
     op.drop_table('idempotency_key')
     op.drop_table('email_config')
     op.drop_index('webhook_delivery_due', table_name='webhook_delivery', postgresql_where=sa.text('due_at is not null'))
+    op.drop_index('webhook_delivery_dead', table_name='webhook_delivery', postgresql_where=sa.text("state = 'dead'"))
+    op.drop_index(op.f('ix_webhook_delivery_delivered_at'), table_name='webhook_delivery', postgresql_using='brin')
+    op.drop_index(op.f('ix_webhook_delivery_created_at'), table_name='webhook_delivery', postgresql_using='brin')
     op.drop_table('webhook_delivery')
     op.drop_table('template_version')
     op.drop_index(op.f('ix_mailer_workspace_id_id'), table_name='mailer')
@@ -512,10 +532,12 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_email_log_workspace_id_submission_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_workspace_id_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_thread_id_message_id'), table_name='email_log', postgresql_where='thread_id is not null')
+    op.drop_index(op.f('ix_email_log_recorded_at'), table_name='email_log', postgresql_using='brin')
     op.drop_index(op.f('ix_email_log_finished_at'), table_name='email_log', postgresql_using='brin')
     op.drop_index(op.f('ix_email_log_deal_id'), table_name='email_log', postgresql_where='deal_id is not null')
     op.drop_index(op.f('ix_email_log_customer_id'), table_name='email_log', postgresql_where='customer_id is not null')
     op.drop_index(op.f('ix_email_log_contact_id'), table_name='email_log', postgresql_where='contact_id is not null')
+    op.drop_index('email_log_failed', table_name='email_log', postgresql_where="status = 'failed'")
     op.drop_table('email_log')
     op.drop_index(op.f('ix_deal_workspace_id_id'), table_name='deal')
     op.drop_table('deal')
@@ -524,6 +546,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_contact_workspace_id_id'), table_name='contact')
     op.drop_index(op.f('ix_contact_workspace_id_email'), table_name='contact')
     op.drop_table('contact')
+    op.drop_table('campaign')
     op.drop_table('blob')
     op.drop_index(op.f('ix_audit_entry_workspace_id_id'), table_name='audit_entry')
     op.drop_table('audit_entry')

@@ -1,0 +1,45 @@
+"""Attachments by ``storage_path``: read from the attachment store, inside the workspace's own folder, never outside it."""
+
+from pathlib import PurePosixPath
+from uuid import UUID
+
+import obstore
+from obstore.exceptions import BaseError as StoreError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from api_shim.errors import ApiError, Fault
+from api_shim.submission import NewAttachment
+from worker.settings import Settings
+
+MAX_BYTES = 25 * 1024 * 1024
+
+
+def read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachment) -> bytes:
+    """The bytes behind ``storage_path``, which is relative to the workspace's folder in the store.
+
+    Raises VALIDATION_ERROR for a path that leaves the folder, a file that is missing or too large, and where no store is configured.
+    """
+    path = attachment.storage_path or ""
+    if settings.attachment_root is None:
+        raise _fault(attachment, "this server has no attachment store; send the bytes as content_base64")
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or "\\" in path or ":" in path or any(part in ("..", ".") for part in parts):
+        raise _fault(attachment, f"{path!r} must be a relative path without '..', a scheme or backslashes")
+    try:
+        store = _store(settings.attachment_root)
+        name = f"{workspace_id}/{PurePosixPath(*parts)}"
+        if obstore.head(store, name)["size"] > MAX_BYTES:
+            raise _fault(attachment, f"{path!r} is larger than 25 MB")
+        return bytes(obstore.get(store, name).bytes())
+    except (StoreError, OSError, ValueError) as error:
+        raise _fault(
+            attachment, f"{path!r} cannot be read from the attachment store ({type(error).__name__})"
+        ) from error
+
+
+def _store(root: str) -> ObjectStore:
+    return from_url(root) if "://" in root else LocalStore(prefix=root)
+
+
+def _fault(attachment: NewAttachment, message: str) -> ApiError:
+    return ApiError("VALIDATION_ERROR", faults=[Fault(f"{attachment.field}.storage_path", message)])

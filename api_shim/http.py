@@ -1,0 +1,162 @@
+"""What every route shares: request ids, body limits, the caller, a session, the error envelope."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+import orjson
+import structlog
+from fastapi import Depends, Request
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api_shim.auth import Caller, authenticate
+from api_shim.errors import ApiError, Fault
+from api_shim.services import Services
+from api_shim.shapes import crm
+
+log = structlog.get_logger()
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SMALL_BODY_BYTES = 1024 * 1024
+"""Limit of every body but that of a send."""
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
+"""The database is away or full: nothing was stored, the caller may try again."""
+
+
+class Json(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, default=str)
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+def session(request: Request) -> Iterator[Session]:
+    """A database session for one request. Routes commit what they change."""
+    with services(request).sessions() as opened:
+        yield opened
+
+
+SessionDep = Annotated[Session, Depends(session)]
+
+
+def caller_with(scope: str) -> Any:
+    """Dependency: the authenticated caller, who must have ``scope``. ``Annotated[Caller, caller_with("email:read")]``."""
+
+    def dependency(request: Request, opened: SessionDep) -> Caller:
+        caller = authenticate(opened, request.headers.get("authorization"), services(request).peppers)
+        caller.require(scope)
+        return caller
+
+    return Depends(dependency)
+
+
+def problem(request: Request, error: ApiError, status: int) -> dict[str, Any]:
+    """RFC 9457 form of an error."""
+    return {
+        "type": f"/docs/errors#{error.code.name.lower()}",
+        "title": error.code.sentence,
+        "status": status,
+        "detail": "; ".join(fault.message for fault in error.faults) or error.code.sentence,
+        "instance": request.url.path,
+        "code": error.code.name,
+        "fix": error.code.fix,
+        "errors": [{"field": fault.field, "message": fault.message} for fault in error.faults]
+        + [{"field": missing.field, "message": f"{missing.id} does not exist"} for missing in error.missing],
+        "request_id": request.scope.get("request_id"),
+    }
+
+
+def error_response(
+    request: Request, error: ApiError, render: Callable[[ApiError], tuple[int, Mapping[str, Any]]]
+) -> Response:
+    """An error as the shape renders it, or as problem+json where that is asked for."""
+    status, body = render(error)
+    if "application/problem+json" in request.headers.get("accept", ""):
+        return Json(
+            problem(request, error, status), status, headers=error.headers, media_type="application/problem+json"
+        )
+    return Json(body, status, headers=error.headers)
+
+
+def resource_error(request: Request, error: ApiError) -> Response:
+    """All resources but send answer in the crm envelope."""
+    return error_response(request, error, crm.render_error)
+
+
+def unavailable() -> ApiError:
+    return ApiError("UNAVAILABLE", headers={"Retry-After": "1"})
+
+
+class Front:
+    """ASGI middleware: gives each request its id, and lets no body in that is too large or encoded."""
+
+    def __init__(self, app: ASGIApp, *, max_send_bytes: int) -> None:
+        self._app = app
+        self._max_send_bytes = max_send_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        limit = self._max_send_bytes if scope["path"].endswith("/email/send") else SMALL_BODY_BYTES
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = scope["request_id"]
+            await send(message)
+
+        if refusal := _refusal(headers, limit):
+            await resource_error(Request(scope), refusal)(scope, receive, send_with_id)
+            return
+        try:
+            await self._app(scope, _bounded(receive, limit), send_with_id)
+        except _TooLarge:
+            await resource_error(Request(scope), _too_large(limit))(scope, receive, send_with_id)
+
+
+class _TooLarge(Exception):
+    """A body without a length went over the limit."""
+
+
+def _refusal(headers: Headers, limit: int) -> ApiError | None:
+    if headers.get("content-encoding", "identity") != "identity":
+        return ApiError("UNSUPPORTED_MEDIA_TYPE")
+    length = headers.get("content-length", "0")
+    return _too_large(limit) if length.isdigit() and int(length) > limit else None
+
+
+def _too_large(limit: int) -> ApiError:
+    fault = Fault("body", f"the body is larger than {limit} bytes; send less in one request")
+    return ApiError("PAYLOAD_TOO_LARGE", faults=[fault], headers={"Connection": "close"})
+
+
+def _bounded(receive: Receive, limit: int) -> Callable[[], Awaitable[Message]]:
+    """Counts the bytes as they come in, for bodies that do not say how long they are."""
+    read = 0
+
+    async def bounded() -> Message:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > limit:
+            raise _TooLarge
+        return message
+
+    return bounded

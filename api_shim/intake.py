@@ -1,0 +1,276 @@
+"""Intake: a canonical submission becomes rows, in one transaction, and after its commit the lane is rung.
+
+`accept` is plain Python. A service that embeds postroad calls it with its own session, and its mail is sent if and only if its own
+transaction commits.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import event, insert, text
+from sqlalchemy.orm import Session
+
+from api_shim import idempotency
+from api_shim.attachments import read_stored
+from api_shim.auth import Caller
+from api_shim.conversation import Conversation, conversation
+from api_shim.entities import require_entities
+from api_shim.errors import ApiError
+from api_shim.idempotency import Repeat
+from api_shim.sender import Sender, resolve_sender
+from api_shim.submission import Accepted, NewAttachment, Submission
+from api_shim.templates import Wording, wording
+from models.base import uuid7
+from models.blob import Blob
+from models.content import Address, AttachmentRef, Content, message_id_for
+from models.message import State
+from models.message import Submission as SubmissionRow
+from worker.bell import BellRinger, Lane, send_lane
+from worker.settings import Settings
+
+_COPY = (
+    "copy message (id, workspace_id, submission_id, mailer_id, priority, state, due_at, recipients, recipient_name, variables,"
+    " rfc_message_id, thread_id, created_at) from stdin"
+)
+_COPY_TYPES = (
+    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text", "jsonb", "text", "uuid", "timestamptz",
+)  # fmt: skip
+
+_STORED = text("""
+    select s.id, s.total, s.mailer_id, s.priority, m.id as message_id, m.rfc_message_id, m.thread_id, mailer.provider
+    from submission s join mailer on mailer.id = s.mailer_id
+    join lateral (select * from message where submission_id = s.id order by id limit 1) m on true
+    where s.id = :id
+""")
+
+
+def accept(
+    session: Session,
+    caller: Caller,
+    submission: Submission,
+    *,
+    settings: Settings,
+    ringer: BellRinger | None = None,
+    repeat: Repeat | None = None,
+    request_id: str | None = None,
+    awaited: bool = False,
+) -> Accepted:
+    """Validates a submission against the database and stores it. The caller commits; only then does anything count.
+
+    ringer: rings the lane after the commit; without one the beat finds the work within a second.
+    repeat: an Idempotency-Key with its body; a repeated one returns the original with ``replayed`` set and stores nothing.
+    awaited: somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it.
+    Raises ApiError with everything that is wrong; then nothing was stored.
+    """
+    if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
+        return _replayed(session, original)
+    require_entities(session, caller.workspace_id, submission)
+    sender = resolve_sender(session, caller, submission)
+    words = wording(session, submission)
+    earlier = conversation(session, submission)
+    submission_id = uuid7()
+    if repeat and caller.key_id:
+        since = submission.send_at or datetime.now(UTC)
+        original = idempotency.take(session, caller.key_id, repeat, submission_id, since, settings.idempotency_hours)
+        if original:  # a concurrent request with the same key was first
+            return _replayed(session, original)
+    content = Content(
+        sender=sender.address,
+        to=() if submission.individual else submission.to,
+        cc=submission.cc,
+        bcc=submission.bcc,
+        reply_to=submission.reply_to,
+        subject=words.subject,
+        html=words.html,
+        text=words.text,
+        headers=submission.headers,
+        in_reply_to=earlier.in_reply_to,
+        references=earlier.references,
+        provider_thread_id=earlier.provider_thread_id,
+        attachments=tuple(_store_attachment(session, caller, settings, new) for new in submission.attachments),
+        individual=submission.individual,
+        personalised=submission.substitutions is not None,
+        settings=submission.settings,
+    )
+    messages = _Messages(caller, submission, submission_id, sender, words, earlier)
+    session.execute(
+        insert(SubmissionRow),
+        [_submission_row(caller, submission, submission_id, sender, content, request_id, awaited)],
+    )
+    _copy(session, messages)
+    if ringer is not None and submission.send_at is None:
+        _ring_after_commit(session, ringer, send_lane(sender.mailer.id, submission.priority))
+    return Accepted(
+        submission_id=submission_id,
+        message_id=messages.first_id,
+        total=messages.total,
+        rfc_message_id=messages.rfc_message_id(0, messages.first_id),
+        thread_id=messages.thread_id,
+        provider=sender.mailer.provider,
+    )
+
+
+class _Messages:
+    """The rows of a submission's messages, made one at a time: a hundred thousand need no list."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        submission: Submission,
+        submission_id: UUID,
+        sender: Sender,
+        words: Wording,
+        earlier: Conversation,
+    ) -> None:
+        self._caller = caller
+        self._submission = submission
+        self._submission_id = submission_id
+        self._sender = sender
+        self._defaults = words.defaults
+        self.first_id = uuid7()
+        self.total = len(submission.to) if submission.individual else 1
+        # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when somebody answers.
+        self.thread_id = earlier.thread_id or (uuid7() if self.total == 1 else None)
+
+    def rfc_message_id(self, position: int, message_id: UUID) -> str:
+        custom = self._submission.custom_message_id if self._sender.mailer.provider != "gmail" else None
+        if custom and position:
+            custom = f"{custom}.{position + 1}"  # Message-IDs must differ (RFC 5322 section 3.6.4)
+        return message_id_for(message_id, self._sender.address.domain, custom)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        submission, now = self._submission, datetime.now(UTC)
+        due_at = submission.send_at or now
+        common = (self._caller.workspace_id, self._submission_id, self._sender.mailer.id, int(submission.priority))
+        for position, (recipients, name, variables) in enumerate(self._envelopes()):
+            message_id = uuid7() if position else self.first_id
+            # A microsecond apart, so that a lane goes out in the order in which it came in.
+            due = due_at + timedelta(microseconds=position)
+            rfc_message_id = self.rfc_message_id(position, message_id)
+            yield (
+                message_id,
+                *common,
+                State.QUEUED.value,
+                due,
+                recipients,
+                name,
+                variables,
+                rfc_message_id,
+                self.thread_id,
+                now,
+            )
+
+    def _envelopes(self) -> Iterator[tuple[list[str], str | None, str | None]]:
+        if not self._submission.individual:
+            everyone: Sequence[Address] = (*self._submission.to, *self._submission.cc, *self._submission.bcc)
+            yield list({address.email: None for address in everyone}), None, None
+            return
+        given = self._submission.substitutions or {}
+        for address in self._submission.to:
+            variables = {**self._defaults, **given.get(address.email.lower(), {})}
+            yield [address.email], address.name, orjson.dumps(variables).decode() if variables else None
+
+
+def _copy(session: Session, messages: _Messages) -> None:
+    raw = session.connection().connection.driver_connection
+    if raw is None:
+        raise RuntimeError("the session has no database connection")
+    with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_COPY_TYPES)
+        for row in messages.rows():
+            copy.write_row(row)
+
+
+def _submission_row(
+    caller: Caller,
+    submission: Submission,
+    submission_id: UUID,
+    sender: Sender,
+    content: Content,
+    request_id: str | None,
+    awaited: bool,
+) -> dict[str, Any]:
+    links = {f"{link.kind}_id": link.id for link in submission.links}
+    return {
+        "id": submission_id,
+        "workspace_id": caller.workspace_id,
+        "api_key_id": caller.key_id,
+        "request_id": request_id,
+        "shape": submission.shape.value,
+        "priority": int(submission.priority),
+        "mailer_id": sender.mailer.id,
+        "campaign_id": submission.campaign_id,
+        "content": content.to_json(),
+        "contact_id": links.get("contact_id"),
+        "deal_id": links.get("deal_id"),
+        "customer_id": links.get("customer_id"),
+        "sender_user_id": sender.user_id,
+        "custom_args": dict(submission.custom_args) if submission.custom_args is not None else None,
+        "total": len(submission.to) if submission.individual else 1,
+        "awaited": awaited,
+        "expires_at": submission.expires_at,
+    }
+
+
+_STORE_BLOB = text("""
+    insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data) on conflict do nothing
+""")
+
+
+def _store_attachment(session: Session, caller: Caller, settings: Settings, new: NewAttachment) -> AttachmentRef:
+    """Stores the bytes once by their hash, however many submissions carry them."""
+    data = new.data if new.data is not None else read_stored(settings, caller.workspace_id, new)
+    digest = hashlib.sha256(data).hexdigest()
+    known = session.get(Blob, (caller.workspace_id, digest), options=()) is not None
+    if not known:
+        parameters = {"workspace_id": caller.workspace_id, "sha256": digest, "size": len(data), "data": data}
+        session.execute(_STORE_BLOB, parameters)
+    return AttachmentRef(
+        sha256=digest,
+        size=len(data),
+        filename=new.filename,
+        content_type=new.content_type,
+        inline=new.inline,
+        content_id=new.content_id,
+        content_location=new.content_location,
+    )
+
+
+def _replayed(session: Session, original: idempotency.Original) -> Accepted:
+    row = session.execute(_STORED, {"id": original.submission_id}).one_or_none()
+    if row is None:
+        raise ApiError("NOT_FOUND", details={"submission": "the original of this Idempotency-Key was erased"})
+    return Accepted(
+        submission_id=row.id,
+        message_id=row.message_id,
+        total=row.total,
+        rfc_message_id=row.rfc_message_id,
+        thread_id=row.thread_id,
+        provider=row.provider,
+        original=original,
+    )
+
+
+def _ring_after_commit(session: Session, ringer: BellRinger, lane: Lane) -> None:
+    """Rings once the rows are there for a worker to see; a rollback forgets it."""
+    lanes: list[Lane] = session.info.setdefault("postroad_lanes", [])
+    if not lanes:
+        event.listen(session, "after_commit", _ring_all(ringer), once=True)
+        event.listen(session, "after_rollback", _forget, once=True)
+    lanes.append(lane)
+
+
+def _ring_all(ringer: BellRinger) -> Any:
+    def ring(session: Session) -> None:
+        for lane in session.info.pop("postroad_lanes", ()):
+            ringer.ring(lane)
+
+    return ring
+
+
+def _forget(session: Session) -> None:
+    session.info.pop("postroad_lanes", None)

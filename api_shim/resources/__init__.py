@@ -1,0 +1,5 @@
+"""The resources, a file each. All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
+
+from api_shim.resources import ops, submissions
+
+ROUTERS = (submissions.router, ops.router)

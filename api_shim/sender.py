@@ -1,0 +1,113 @@
+"""Which mailer sends, and under which address."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api_shim.auth import Caller
+from api_shim.errors import ApiError, Fault
+from api_shim.submission import Submission
+from models.access import User, Workspace
+from models.content import Address
+from models.mailer import EmailConfig, Mailer
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    mailer: Mailer
+    address: Address
+    user_id: UUID | None = None
+    """The user whose personal mailbox it is."""
+
+
+def resolve_sender(session: Session, caller: Caller, submission: Submission) -> Sender:
+    """The mailer and From of a submission whose ids are known to exist.
+
+    Raises VALIDATION_ERROR for a From that the mailer may not use, NOT_CONNECTED where the workspace has no mailer, and
+    GMAIL_NOT_CONNECTED or ALIAS_NOT_CONNECTED for a personal mailbox.
+    """
+    if submission.personal:
+        return _personal(session, caller, submission)
+    if submission.mailer_id is not None:
+        mailer = session.get_one(Mailer, submission.mailer_id)
+        return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
+    return _company(session, caller, submission)
+
+
+def _personal(session: Session, caller: Caller, submission: Submission) -> Sender:
+    """The mailbox of one user; without ``from_email`` the user's own address, if it is an alias there."""
+    user = session.get_one(User, submission.sender_user_id)
+    mailer = session.scalars(
+        select(Mailer).where(Mailer.workspace_id == caller.workspace_id, Mailer.user_id == user.id).order_by(Mailer.id)
+    ).first()
+    if mailer is None:
+        raise ApiError("GMAIL_NOT_CONNECTED", details={"sender_user_id": str(user.id)})
+    aliases = {address.lower(): address for address in mailer.from_addresses}
+    if submission.from_alias and submission.from_alias.lower() not in aliases:
+        raise ApiError(
+            "ALIAS_NOT_CONNECTED",
+            details={"from_email": submission.from_alias, "send_as_aliases": mailer.from_addresses},
+        )
+    wanted = (submission.from_alias or user.email).lower()
+    address = aliases.get(wanted) or (mailer.from_addresses[0] if mailer.from_addresses else user.email)
+    return Sender(mailer, Address(address, user.name), user.id)
+
+
+def _company(session: Session, caller: Caller, submission: Submission) -> Sender:
+    """The company sender: the config asked for, else the default config, else the default mailer's own address."""
+    config = _config(session, caller, submission.email_config_id)
+    mailer = (config and config.mailer_id and session.get(Mailer, config.mailer_id)) or default_mailer(
+        session, caller.workspace_id
+    )
+    if mailer is None:
+        raise ApiError("NOT_CONNECTED")
+    if config is not None:
+        domain = session.get_one(Workspace, caller.workspace_id).mail_domain
+        return Sender(mailer, Address(f"{config.from_email_handle}@{domain}", config.from_name), mailer.user_id)
+    return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
+
+
+def _config(session: Session, caller: Caller, config_id: UUID | None) -> EmailConfig | None:
+    if config_id is not None:
+        return session.get_one(EmailConfig, config_id)
+    return session.scalars(
+        select(EmailConfig).where(EmailConfig.workspace_id == caller.workspace_id, EmailConfig.is_default)
+    ).first()
+
+
+def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
+    """The workspace's default mailer; where none is marked, its oldest company mailer."""
+    return session.scalars(
+        select(Mailer)
+        .where(Mailer.workspace_id == workspace_id, Mailer.user_id.is_(None))
+        .order_by(Mailer.is_default.desc(), Mailer.id)
+        .limit(1)
+    ).first()
+
+
+def _allowed(mailer: Mailer, submission: Submission) -> Address:
+    """The From asked for, if the mailer may use it; the mailer's first address if none was asked for."""
+    if submission.sender is None:
+        if not mailer.from_addresses:
+            fault = Fault(
+                "from", f"mailer {mailer.id} has no address of its own; add one to its from list", "from_unknown"
+            )
+            raise ApiError("VALIDATION_ERROR", faults=[fault])
+        return Address(mailer.from_addresses[0])
+    address = submission.sender
+    listed = address.email.lower() in {known.lower() for known in mailer.from_addresses}
+    if listed or address.domain.lower() in {domain.lower() for domain in mailer.domains}:
+        return address
+    may = ", ".join([*mailer.from_addresses, *(f"anything at {domain}" for domain in mailer.domains)]) or "nothing yet"
+    raise ApiError(
+        "VALIDATION_ERROR",
+        faults=[
+            Fault(
+                "from.email",
+                f"{address.email} is not an address of mailer {mailer.id}, which may use {may}",
+                "from_unknown",
+            )
+        ],
+    )

@@ -1,0 +1,39 @@
+"""What the API process holds open."""
+
+import redis
+from sqlalchemy.orm import Session, sessionmaker
+
+from api_shim.waiting import Announcements
+from models.database import connect
+from worker.app import celery_app
+from worker.bell import BellRinger, Bells
+from worker.mailers import Providers
+from worker.runtime import open_tracker
+from worker.settings import Settings
+from worker.vault import Vault
+
+
+class Services:
+    """Database, Redis, bells, the vault and the listener of one API process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine = connect(settings.sqlalchemy_url, pool_size=settings.pool_size, application="postroad api")
+        self.sessions = sessionmaker(self.engine, class_=Session, expire_on_commit=False)
+        self.redis: redis.Redis = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, health_check_interval=10
+        )
+        self.celery = celery_app(settings)
+        self.ringer = BellRinger(Bells(self.celery, self.redis))
+        self.vault = Vault(settings.secret_keys)
+        self.tracker = open_tracker(settings)
+        self.providers = Providers(settings, self.vault)
+        self.announcements = Announcements(settings.database_url)
+        self.peppers = settings.keys
+        """Keys that API key hashes may have been made with; the first makes new ones."""
+
+    def close(self) -> None:
+        self.ringer.close()
+        self.providers.close()
+        self.engine.dispose()
+        self.redis.close()

@@ -1,0 +1,79 @@
+"""Requests that wait for an outcome: no thread and no polling, one listening connection for all of them.
+
+The worker announces outcomes with the commit that makes them true. What was announced a moment before somebody began to
+wait is remembered, and the row is read in the end whatever was heard: it is the truth, the announcement only the wake-up.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from worker.outcome import OUTCOME_CHANNEL
+from worker.record import RECORDED_CHANNEL
+
+log = structlog.get_logger()
+
+REMEMBERED = 20_000
+"""Announcements kept for those who come a moment late."""
+RECONNECT_SECONDS = 0.5
+
+
+class Announcements:
+    """Wakes the requests of one API process."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._waiting: dict[tuple[str, UUID], asyncio.Event] = {}
+        self._heard: OrderedDict[tuple[str, UUID], float] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def outcome(self, message_id: UUID, seconds: float, *, recorded: bool) -> bool:
+        """Waits until the message has an outcome (``recorded``: and its log row was written or refused), or ``seconds`` passed.
+
+        Returns whether it was announced. Two requests may wait for the same message.
+        """
+        key = (RECORDED_CHANNEL if recorded else OUTCOME_CHANNEL, message_id)
+        if key in self._heard:
+            return True
+        waker = self._waiting.setdefault(key, asyncio.Event())
+        try:
+            async with asyncio.timeout(seconds):
+                await waker.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.pop(key, None)
+        return True
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+                    await connection.execute(f"listen {OUTCOME_CHANNEL}; listen {RECORDED_CHANNEL}")
+                    async for notification in connection.notifies():
+                        self._hear(notification.channel, notification.payload)
+            except psycopg.Error as error:
+                log.warning("announcements_unheard", error=type(error).__name__, next=f"again in {RECONNECT_SECONDS} s")
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _hear(self, channel: str, payload: str) -> None:
+        key = (channel, UUID(payload[:36]))
+        self._heard[key] = time.monotonic()
+        if len(self._heard) > REMEMBERED:
+            self._heard.popitem(last=False)
+        if waker := self._waiting.get(key):
+            waker.set()

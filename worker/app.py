@@ -1,0 +1,51 @@
+"""The Celery application. Its messages are bells: small, repeatable, acknowledged early, of no value."""
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from worker.bell import QUEUES
+from worker.settings import Settings
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The app every process rings with and every worker runs.
+
+    No results, no ETA, no retries by Celery: what must not be lost is a row. Timeouts bound what a hanging broker can cost.
+    """
+    app = Celery("postroad", broker=settings.broker, include=["worker.tasks"])
+    app.conf.update(
+        task_queues=[Queue(name) for name in QUEUES],
+        task_create_missing_queues=False,
+        task_default_queue=QUEUES[1],
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        enable_utc=True,
+        task_acks_late=False,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_max_memory_per_child=400_000,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport(settings.broker),
+    )
+    return app
+
+
+def _transport(broker: str) -> dict[str, Any]:
+    if not broker.startswith(("redis", "sentinel")):
+        return {}
+    return {
+        "visibility_timeout": 900,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 0.8,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "retry_on_timeout": False,
+    }

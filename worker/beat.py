@@ -1,0 +1,115 @@
+"""The beat: every second it ends dead workers' leases and rings every lane that has due work and no bell outstanding.
+
+This is what makes a lost bell cost a second. Several beats may run: everything here may be done twice.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import redis
+import structlog
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker import lease
+from worker.bell import FOLLOWUP_LANE, Lane, endpoint_lane, send_lane
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+TICK_SECONDS = 1.0
+LOST_AFTER_SECONDS = 2.0
+"""A lane that stays due while its queue is empty has lost its bell."""
+
+# Walks from lane to lane through the index of due messages, one step per lane, however long the lanes are.
+_SEND_LANES = text("""
+    with recursive lane as (
+        (select mailer_id, priority, due_at from message where due_at is not null order by mailer_id, priority, due_at limit 1)
+        union all
+        select next.mailer_id, next.priority, next.due_at from lane, lateral (
+            select mailer_id, priority, due_at from message
+            where due_at is not null and (mailer_id, priority) > (lane.mailer_id, lane.priority)
+            order by mailer_id, priority, due_at limit 1) next
+    )
+    select lane.mailer_id, lane.priority from lane join mailer on mailer.id = lane.mailer_id
+    where lane.due_at <= clock_timestamp() and mailer.status = 'active'
+      and coalesce(mailer.throttled_until <= clock_timestamp(), true)
+""")
+
+_ENDPOINT_LANES = text("""
+    with recursive lane as (
+        (select endpoint_id, due_at from webhook_delivery where due_at is not null order by endpoint_id, due_at limit 1)
+        union all
+        select next.endpoint_id, next.due_at from lane, lateral (
+            select endpoint_id, due_at from webhook_delivery where due_at is not null and endpoint_id > lane.endpoint_id
+            order by endpoint_id, due_at limit 1) next
+    )
+    select lane.endpoint_id from lane join webhook_endpoint endpoint on endpoint.id = lane.endpoint_id
+    where lane.due_at <= clock_timestamp() and endpoint.status = 'active'
+""")
+
+_FOLLOWUP_DUE = text("select exists (select from followup where due_at <= clock_timestamp())")
+
+_HOUSEKEEPING = (
+    text("delete from idempotency_key where expires_at < clock_timestamp()"),
+    text("delete from worker_heartbeat where seen_at < clock_timestamp() - interval '1 hour'"),
+)
+
+
+@dataclass(slots=True)
+class Ticker:
+    """One beat's memory between ticks: since when a lane has been seen due without its bell being heard."""
+
+    runtime: Runtime
+    waiting_since: dict[Lane, float] = field(default_factory=dict)
+
+    def tick(self) -> None:
+        """Recovers leases, then rings. Raises nothing: a database or a broker that is away is waited for."""
+        try:
+            with self.runtime.engine.begin() as connection:
+                if recovered := lease.recover(connection):
+                    log.warning("leases_recovered", messages=recovered)
+            with self.runtime.engine.connect() as connection:
+                due = set(due_lanes(connection))
+            self._ring(due)
+        except (SQLAlchemyError, redis.RedisError) as error:
+            log.warning("tick_failed", error=type(error).__name__, next=f"again in {TICK_SECONDS} s")
+
+    def _ring(self, due: set[Lane]) -> None:
+        now = time.monotonic()
+        self.waiting_since = {lane: self.waiting_since.get(lane, now) for lane in due}
+        for lane, since in self.waiting_since.items():
+            lost = now - since >= LOST_AFTER_SECONDS and self.runtime.bells.waiting(lane.queue) == 0
+            if self.runtime.bells.ring(lane, replace=lost):
+                self.waiting_since[lane] = now
+
+    def housekeeping(self) -> None:
+        """Removes what has expired."""
+        with self.runtime.engine.begin() as connection:
+            for statement in _HOUSEKEEPING:
+                connection.execute(statement)
+
+
+def due_lanes(connection: Connection) -> Iterable[Lane]:
+    """Every lane with work that is due now."""
+    for mailer_id, priority in connection.execute(_SEND_LANES):
+        yield send_lane(mailer_id, priority)
+    if connection.execute(_FOLLOWUP_DUE).scalar_one():
+        yield FOLLOWUP_LANE
+    for endpoint_id in connection.execute(_ENDPOINT_LANES).scalars():
+        yield endpoint_lane(endpoint_id)
+
+
+def run(runtime: Runtime, stop: threading.Event) -> None:
+    """Ticks until ``stop`` is set."""
+    ticker = Ticker(runtime)
+    next_housekeeping = time.monotonic()
+    while not stop.is_set():
+        started = time.monotonic()
+        ticker.tick()
+        if started >= next_housekeeping:
+            next_housekeeping = started + 60
+            ticker.housekeeping()
+        stop.wait(max(0.0, TICK_SECONDS - (time.monotonic() - started)))

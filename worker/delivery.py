@@ -1,0 +1,232 @@
+"""The send path: claim, compose, provider, outcomes.
+
+`Delivery.run` reads as the list of its steps. A batch goes out in slices, one small group per connection. The outcomes of a slice
+and the attempts of the next are one commit, made while nothing is on the wire, so a killed worker leaves one slice uncertain
+and the rest of its batch simply returns to the queue.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, text
+
+from models.mailer import MailerStatus
+from models.message import State
+from providers.base import OutboundEmail, Outcome, Provider, Result
+from worker import lease
+from worker.bell import FOLLOWUP_LANE, send_lane
+from worker.compose import CompositionError
+from worker.lease import Batch, Held
+from worker.mailers import OpenMailer
+from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts
+from worker.retry import Backoff, pause
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+TASK_SECONDS = 5.0
+"""A task starts no new slice after so long: the rest goes back, so that lanes take turns and a stop is quick."""
+
+Composed = tuple[Held, OutboundEmail]
+
+_SUPPRESSED = text("""
+    select address, reason from suppression where workspace_id = :workspace_id and list_id = '' and address = any(:addresses)
+""")
+_THROTTLE = text("update mailer set throttled_until = clock_timestamp() + :pause where id = :id")
+_RECONNECT = text("update mailer set status = :status, status_reason = :reason where id = :id and status = 'active'")
+
+
+def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
+    """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
+    mailer = runtime.providers.mailer(runtime.engine, mailer_id)
+    if mailer is None or not mailer.sends:
+        return 0
+    size = mailer.provider.batch
+    with runtime.engine.begin() as connection:
+        batch = lease.claim(
+            connection, mailer_id, priority, worker=runtime.name, batch=size, lease=runtime.settings.lease
+        )
+    if batch is None:
+        return 0
+    if len(batch.messages) == size:
+        runtime.bells.ring(send_lane(mailer_id, priority))  # another worker may go on beside us
+    Delivery(runtime, mailer, batch).run()
+    return len(batch.messages)
+
+
+class Delivery:
+    """One batch on its way out."""
+
+    def __init__(self, runtime: Runtime, mailer: OpenMailer, batch: Batch) -> None:
+        self.runtime = runtime
+        self.mailer = mailer
+        self.batch = batch
+        self.unwritten: list[Verdict] = []
+        """Verdicts that no commit has taken yet."""
+        with runtime.engine.connect() as connection:
+            ids = {message.submission_id for message in batch.messages}
+            self.submissions = runtime.submissions.load(connection, ids, mailer, runtime.tracker)
+
+    def run(self) -> None:
+        started = time.monotonic()
+        held, left = _suspects_alone(self.batch.messages)
+        self._ask([message for message in held if message.was is State.UNCERTAIN])
+        ready = self._sift([message for message in held if message.was is State.QUEUED])
+        while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
+            slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
+            self._send(self._begin(self._compose(slice_)))
+        self._finish([*ready, *left])
+
+    @property
+    def _provider(self) -> Provider:
+        return self.mailer.provider
+
+    @property
+    def _slice_size(self) -> int:
+        return self._provider.group * (self._provider.account.connections if self._provider.parallel else 1)
+
+    @property
+    def _policy(self) -> Policy:
+        return Policy(
+            now=datetime.now(UTC),
+            backoff=Backoff(self.runtime.settings.retry_delays),
+            can_ask=type(self._provider).lookup is not Provider.lookup,
+            settle_seconds=self._provider.settle_seconds,
+            on_uncertain=self.mailer.on_uncertain,
+        )
+
+    def _ask(self, uncertain: Sequence[Held]) -> None:
+        """Asks the provider about mails whose fate is unknown."""
+        for message in uncertain:
+            email = self.submissions[message.submission_id].email(message, datetime.now(UTC))
+            self._keep(message, judge_lookup(message, self._provider.lookup(email), self._policy))
+
+    def _sift(self, queued: Sequence[Held]) -> list[Held]:
+        """What may go: not expired, and with a recipient that is not suppressed."""
+        suppressed = self._suppressed(queued)
+        now = datetime.now(UTC)
+        ready = []
+        for message in queued:
+            expires_at = self.submissions[message.submission_id].expires_at
+            stopped = {
+                address: suppressed[key] for address in message.pending if (key := address.lower()) in suppressed
+            }
+            remaining = _without(message, stopped) if stopped else message
+            if expires_at is not None and expires_at <= now:
+                late = f"expires_at {expires_at.isoformat()} passed before it could be sent"
+                self._keep(message, ended(message, State.EXPIRED, late))
+            elif remaining.pending:
+                ready.append(remaining)
+            else:
+                served = any(one["outcome"] == Result.ACCEPTED for one in remaining.outcomes.values())
+                why = f"on the suppression list: {', '.join(sorted(set(stopped.values())))}"
+                self._keep(message, ended(remaining, State.SENT if served else State.SUPPRESSED, why))
+        return ready
+
+    def _suppressed(self, queued: Sequence[Held]) -> dict[str, str]:
+        addresses = list({address.lower() for message in queued for address in message.pending})
+        with self.runtime.engine.connect() as connection:
+            rows = connection.execute(_SUPPRESSED, {"workspace_id": self.mailer.workspace_id, "addresses": addresses})
+            return {row.address: row.reason for row in rows}
+
+    def _compose(self, messages: Sequence[Held]) -> list[Composed]:
+        composed = []
+        for message in messages:
+            try:
+                composed.append((message, self.submissions[message.submission_id].email(message, datetime.now(UTC))))
+            except CompositionError as error:
+                self._keep(message, ended(message, State.FAILED, f"{NOT_COMPOSED}: {error}"))
+            except Exception as error:
+                # A bug, but one message's: its neighbours must not share its fate, and it must not come round for ever.
+                log.exception("compose_failed", message_id=str(message.id))
+                self._keep(message, ended(message, State.FAILED, f"{NOT_COMPOSED}: {type(error).__name__}"))
+        return composed
+
+    def _begin(self, composed: Sequence[Composed]) -> list[Composed]:
+        """Commits the verdicts so far and the attempts to come; drops what is no longer ours (cancelled, paused)."""
+        with self.runtime.engine.begin() as connection:
+            self._write(connection)
+            ours = lease.begin(connection, self.batch.lease_id, [message for message, _ in composed])
+        self._ring_followup()
+        return [(message, email) for message, email in composed if message.id in ours]
+
+    def _send(self, begun: Sequence[Composed]) -> None:
+        if not begun:
+            return
+        try:
+            outcomes = self._provider.send([email for _, email in begun])
+        except Exception as error:
+            # An adapter lets out nothing but bugs. What a bug left on the wire is unknown, so that is what is recorded.
+            log.exception("adapter_failed", provider=self._provider.name)
+            outcomes = [Outcome(result=Result.UNCERTAIN, detail=f"the adapter failed: {type(error).__name__}")] * len(
+                begun
+            )
+        policy = self._policy
+        for (message, _), outcome in zip(begun, outcomes, strict=True):
+            self._keep(message, judge(message, outcome, policy))
+            if outcome.result in STOPS_MAILER and not outcome.recipients:
+                self._stop_mailer(outcome)
+
+    def _stop_mailer(self, outcome: Outcome) -> None:
+        """The provider's word about the account, not the mail: the whole lane waits."""
+        if not self.mailer.sends:
+            return
+        self.mailer.sends = False
+        statement, parameters = (
+            (_THROTTLE, {"pause": timedelta(seconds=pause(outcome.retry_after))})
+            if outcome.result is Result.THROTTLED
+            else (_RECONNECT, {"status": MailerStatus.RECONNECT_REQUIRED, "reason": outcome.detail})
+        )
+        log.warning("mailer_stopped", mailer_id=str(self.mailer.id), why=outcome.result.value, code=outcome.code)
+        with self.runtime.engine.begin() as connection:
+            connection.execute(statement, {"id": self.mailer.id, **parameters})
+
+    def _keep(self, message: Held, verdict: Verdict) -> None:
+        submission = self.submissions[message.submission_id]
+        self.unwritten.append(replace(verdict, awaited=submission.awaited, subject=self._subject(message, verdict)))
+
+    def _subject(self, message: Held, verdict: Verdict) -> str | None:
+        return self.submissions[message.submission_id].subject(message) if verdict.attempt else None
+
+    def _write(self, connection: Connection) -> None:
+        if self.unwritten:
+            record_verdicts(connection, self.batch.lease_id, self.unwritten)
+            self.unwritten = []
+
+    def _finish(self, left: Sequence[Held]) -> None:
+        """The last verdicts; what was not got to goes back."""
+        with self.runtime.engine.begin() as connection:
+            self._write(connection)
+            lease.release(connection, self.batch.lease_id, left)
+            lease.end(connection, self.batch.lease_id)
+        self._ring_followup()
+
+    def _ring_followup(self) -> None:
+        self.runtime.bells.ring(FOLLOWUP_LANE)
+
+
+NOT_COMPOSED = "could not be composed"
+"""Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
+
+STOPS_MAILER = (Result.THROTTLED, Result.CREDENTIALS)
+
+
+def _suspects_alone(messages: Sequence[Held]) -> tuple[Sequence[Held], Sequence[Held]]:
+    """Messages that were in hand when a worker died go one at a time, so that a deadly one takes no neighbours along."""
+    first_suspect = next((message for message in messages if message.crashes), None)
+    if first_suspect is None:
+        return messages, ()
+    return [first_suspect], [message for message in messages if message is not first_suspect]
+
+
+def _without(message: Held, stopped: Mapping[str, str]) -> Held:
+    """The message with some recipients decided: suppressed."""
+    suppressed = {
+        address: {"outcome": "suppressed", "detail": f"on the suppression list: {reason}"}
+        for address, reason in stopped.items()
+    }
+    return replace(message, outcomes=message.outcomes | suppressed)

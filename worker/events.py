@@ -1,0 +1,99 @@
+"""The event log: the one place that numbers events and addresses them to endpoints."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from models.base import uuid7
+from models.event import WIRE_NAMES, EventType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be appended."""
+
+    workspace_id: UUID
+    type: EventType
+    at: datetime
+    message_id: UUID | None = None
+    submission_id: UUID | None = None
+    state: str | None = None
+    """The state of the message that it led to."""
+    recipients: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    natural_key: str | None = None
+
+
+# The row lock on the workspace is held to the end of the transaction: numbers are given in the order of commits and a
+# rolled-back transaction leaves no gap.
+_NUMBERS = text("update workspace set event_cursor = event_cursor + :count where id = :id returning event_cursor")
+
+_APPEND = text("""
+    with given as (
+        select * from jsonb_to_recordset(cast(:events as jsonb)) as e(
+            id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text, recipients text[],
+            data jsonb, natural_key text, at timestamptz)
+    ), appended as (
+        insert into event (id, workspace_id, cursor, message_id, submission_id, seq, type, state, recipients, data, natural_key, at)
+        select g.id, :workspace_id, :cursor + g.position, g.message_id, g.submission_id,
+               coalesce(earlier.last, 0) + row_number() over (partition by g.message_id order by g.position),
+               g.type, g.state, g.recipients, coalesce(g.data, '{}'), g.natural_key, g.at
+        from given g
+        left join lateral (select max(seq) as last from event where event.message_id = g.message_id) earlier on true
+        returning id, submission_id, type
+    ), deliveries as (
+        insert into webhook_delivery (id, workspace_id, endpoint_id, event_id, due_at, created_at)
+        select gen_random_uuid(), :workspace_id, endpoint.id, appended.id, clock_timestamp(), clock_timestamp()
+        from appended join given g on g.id = appended.id
+             join webhook_endpoint endpoint on endpoint.workspace_id = :workspace_id and endpoint.status = 'active'
+                  and (endpoint.events && array['*', g.wire])
+             left join submission s on s.id = appended.submission_id
+        where (endpoint.campaign_id is null or endpoint.campaign_id = s.campaign_id)
+          and (endpoint.ref_id is null or endpoint.ref_id = appended.submission_id)
+        returning endpoint_id
+    )
+    select distinct endpoint_id from deliveries
+""")
+
+
+def append_events(connection: Connection, events: Sequence[NewEvent]) -> set[UUID]:
+    """Appends events in this order and addresses them to the endpoints that want them. The caller commits.
+
+    Returns the endpoints that now have something to deliver. Natural keys must be new (see `unseen`).
+    """
+    by_workspace: defaultdict[UUID, list[NewEvent]] = defaultdict(list)
+    for event in events:
+        by_workspace[event.workspace_id].append(event)
+    endpoints: set[UUID] = set()
+    for workspace_id in sorted(by_workspace):  # one order for all, so that two recorders cannot deadlock
+        endpoints |= _append(connection, workspace_id, by_workspace[workspace_id])
+    return endpoints
+
+
+def _append(connection: Connection, workspace_id: UUID, events: Sequence[NewEvent]) -> set[UUID]:
+    last = connection.execute(_NUMBERS, {"id": workspace_id, "count": len(events)}).scalar_one()
+    rows = [_row(position, event) for position, event in enumerate(events, start=1)]
+    parameters = {"events": orjson.dumps(rows).decode(), "workspace_id": workspace_id, "cursor": last - len(events)}
+    return set(connection.execute(_APPEND, parameters).scalars())
+
+
+def _row(position: int, event: NewEvent) -> dict[str, Any]:
+    return {
+        "id": uuid7(),
+        "message_id": event.message_id,
+        "submission_id": event.submission_id,
+        "position": position,
+        "type": event.type.value,
+        "wire": WIRE_NAMES[event.type],
+        "state": event.state,
+        "recipients": event.recipients,
+        "data": dict(event.data),
+        "natural_key": event.natural_key,
+        "at": event.at,
+    }

@@ -1,0 +1,66 @@
+"""Proof of life of a worker process: a row that is refreshed, and an advisory lock that the kernel frees when it dies."""
+
+import os
+import threading
+import zlib
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+BEAT_SECONDS = 2.0
+SILENT_SECONDS = 15.0
+"""A worker that was not heard of for so long counts as gone."""
+
+_BEAT = text("""
+    insert into worker_heartbeat (name, queues, lock_key) values (:name, :queues, :key)
+    on conflict (name) do update set seen_at = clock_timestamp(), queues = excluded.queues, lock_key = excluded.lock_key
+""")
+
+
+class Heartbeat:
+    """Beats from a thread of its own on a connection of its own, until closed or the process ends."""
+
+    def __init__(self, runtime: Runtime, queues: Sequence[str]) -> None:
+        self._runtime = runtime
+        self._queues = list(queues)
+        self._key = os.getpid() << 32 | zlib.crc32(runtime.name.encode())
+        self._engine = create_engine(runtime.settings.sqlalchemy_url, poolclass=NullPool)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._alive = threading.Event()
+
+    def start(self) -> None:
+        """Returns when the first beat is in the database, or after 10 s without one."""
+        self._thread.start()
+        self._alive.wait(10)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with self._engine.connect() as connection:
+                    self._hold(connection)
+            except SQLAlchemyError as error:
+                log.warning("heartbeat_failed", error=type(error).__name__, next=f"again in {BEAT_SECONDS} s")
+                self._stop.wait(BEAT_SECONDS)
+
+    def _hold(self, connection: Connection) -> None:
+        """Beats on one connection, which holds the lock, until it breaks."""
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": self._key})
+        while not self._stop.is_set():
+            connection.execute(_BEAT, {"name": self._runtime.name, "queues": self._queues, "key": self._key})
+            connection.commit()
+            self._alive.set()
+            self._stop.wait(BEAT_SECONDS)
+        connection.execute(text("delete from worker_heartbeat where name = :name"), {"name": self._runtime.name})
+        connection.commit()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._engine.dispose()

@@ -1,0 +1,189 @@
+"""Taking messages in hand and giving them back: the only code that moves them between queued, claimed and sending.
+
+claim    queued -> claimed, uncertain stays uncertain      one statement, one lease, committed before anything else
+begin    claimed -> sending, the attempt is on record      committed before the wire is touched
+release  claimed -> queued                                 what a worker did not get to
+recover  the leases of dead workers: claimed -> queued, sending -> uncertain
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from models.message import State
+
+CRASHES_TO_ISOLATE = 3
+"""A message whose worker died with it in hand this often is taken out of the queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A message in hand."""
+
+    id: UUID
+    submission_id: UUID
+    was: State
+    """The state it was found in: queued or uncertain."""
+    tries: int
+    crashes: int
+    recipients: tuple[str, ...]
+    recipient_name: str | None
+    variables: dict[str, str] | None
+    rfc_message_id: str
+    provider_message_id: str | None
+    attempts: Sequence[dict[str, Any]]
+    """Finished attempts on record, oldest first."""
+    outcomes: dict[str, Any]
+    """What is already known of single recipients."""
+    created_at: datetime
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Recipients still to be served."""
+        return tuple(address for address in self.recipients if address not in self.outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one lane under one lease."""
+
+    lease_id: int
+    messages: tuple[Held, ...]
+
+
+_CLAIM = text("""
+    with due as materialized (
+        select id, state as was, due_at from message
+        where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        order by due_at limit :batch for no key update skip locked
+    ), held as (
+        select nextval('lease_id_seq') as id where exists (select from due)
+    ), taken as (
+        update message m
+        set state = case when due.was = 'queued' then 'claimed'::message_state else due.was end,
+            due_at = null, lease_id = held.id
+        from due, held where m.id = due.id
+        returning m.id, m.submission_id, due.was, m.tries, m.crashes, m.recipients, m.recipient_name, m.variables,
+                  m.rfc_message_id, m.provider_message_id, m.attempts, m.outcomes, m.created_at, due.due_at as was_due_at
+    ), lease as (
+        insert into lease (id, worker, mailer_id, priority, message_ids, expires_at)
+        select held.id, :worker, :mailer_id, :priority, (select array_agg(taken.id) from taken),
+               clock_timestamp() + :lease
+        from held
+    )
+    select taken.*, held.id as lease_id from taken, held
+""")
+
+_BEGIN = text("""
+    update message set state = 'sending', tries = tries + 1
+    where id = any(:ids) and lease_id = :lease_id and state = 'claimed'
+    returning id
+""")
+
+_RELEASE = text("""
+    update message set state = 'queued', due_at = coalesce(:due_at, clock_timestamp())
+    where id = any(:ids) and lease_id = :lease_id and state = 'claimed'
+""")
+
+# A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock.
+_ORPHANS = text("""
+    select lease.id, lease.message_ids from lease
+    left join worker_heartbeat worker on worker.name = lease.worker
+    where lease.expires_at < clock_timestamp()
+       or (lease.created_at < clock_timestamp() - interval '1 second'
+           and (worker.name is null or not exists (
+               select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
+               and classid::bigint << 32 | objid::bigint = worker.lock_key)))
+    for update of lease skip locked
+""")
+
+_RECOVER = text("""
+    with over as (
+        select id, state as was, crashes + 1 as crashes from message
+        where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'sending', 'uncertain')
+        for no key update
+    ), recovered as (
+        update message m
+        set crashes = over.crashes,
+            state = case over.was when 'sending' then 'uncertain'
+                                  when 'claimed' then case when over.crashes >= :isolate then 'failed' else 'queued' end
+                                  else 'uncertain' end::message_state,
+            due_at = case when over.was = 'claimed' and over.crashes >= :isolate then null else clock_timestamp() end,
+            finished_at = case when over.was = 'claimed' and over.crashes >= :isolate then clock_timestamp() end,
+            reason = case when over.was = 'sending' then 'the worker died while sending'
+                          when over.was = 'claimed' and over.crashes >= :isolate
+                          then 'isolated: its worker died ' || over.crashes || ' times with it in hand'
+                          else m.reason end,
+            attempts = case when over.was = 'sending' then m.attempts || jsonb_build_array(jsonb_build_object(
+                           'at', clock_timestamp(), 'outcome', 'uncertain', 'detail', 'the worker died while sending'))
+                       else m.attempts end
+        from over where m.id = over.id
+        returning m.id, m.state
+    ), outbox as (
+        insert into followup (message_ids) select array_agg(id) from recovered where state = 'failed' having count(*) > 0
+    )
+    select count(*) from recovered
+""")
+
+
+def claim(
+    connection: Connection, mailer_id: UUID, priority: int, *, worker: str, batch: int, lease: timedelta
+) -> Batch | None:
+    """Takes up to ``batch`` due messages of a lane, oldest due first, or None. The caller commits."""
+    rows = connection.execute(
+        _CLAIM, {"mailer_id": mailer_id, "priority": priority, "worker": worker, "batch": batch, "lease": lease}
+    ).all()
+    if not rows:
+        return None
+    messages = tuple(_held(row) for row in sorted(rows, key=lambda row: row.was_due_at))
+    return Batch(rows[0].lease_id, messages)
+
+
+def _held(row: Any) -> Held:
+    return Held(
+        id=row.id,
+        submission_id=row.submission_id,
+        was=State(row.was),
+        tries=row.tries,
+        crashes=row.crashes,
+        recipients=tuple(row.recipients),
+        recipient_name=row.recipient_name,
+        variables=row.variables,
+        rfc_message_id=row.rfc_message_id,
+        provider_message_id=row.provider_message_id,
+        attempts=row.attempts,
+        outcomes=row.outcomes or {},
+        created_at=row.created_at,
+    )
+
+
+def begin(connection: Connection, lease_id: int, messages: Sequence[Held]) -> set[UUID]:
+    """Puts an attempt on record. Returns the ids that are still ours; the others must not be sent."""
+    ids = [message.id for message in messages]
+    return set(connection.execute(_BEGIN, {"ids": ids, "lease_id": lease_id}).scalars())
+
+
+def release(connection: Connection, lease_id: int, messages: Sequence[Held], due_at: datetime | None = None) -> None:
+    """Gives back what is still claimed: due at once, or at ``due_at``."""
+    if messages:
+        ids = [message.id for message in messages]
+        connection.execute(_RELEASE, {"ids": ids, "lease_id": lease_id, "due_at": due_at})
+
+
+def end(connection: Connection, lease_id: int) -> None:
+    """Nothing of the batch is in hand any more."""
+    connection.execute(text("delete from lease where id = :id"), {"id": lease_id})
+
+
+def recover(connection: Connection) -> int:
+    """Ends the leases of dead and overdue workers. Returns how many messages came back. Several may run at once."""
+    recovered = 0
+    for lease_id, message_ids in connection.execute(_ORPHANS).all():
+        parameters = {"ids": message_ids, "lease_id": lease_id, "isolate": CRASHES_TO_ISOLATE}
+        recovered += connection.execute(_RECOVER, parameters).scalar_one()
+        end(connection, lease_id)
+    return recovered

@@ -1,0 +1,93 @@
+"""Mailers as a task uses them: the row, and its adapter kept open between tasks."""
+
+import threading
+from collections import OrderedDict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from models.mailer import MailerStatus
+from providers import open_provider
+from providers.base import Account, Provider
+from worker.settings import Settings
+from worker.vault import Vault
+
+OPEN_PROVIDERS = 200
+"""Adapters kept open per process; the one used longest ago is closed first."""
+
+
+def mailer_purpose(mailer_id: UUID) -> str:
+    """What a mailer's credentials are sealed for."""
+    return f"mailer:{mailer_id}"
+
+
+class OpenMailer:
+    """A mailer as read for one task, with its adapter."""
+
+    def __init__(self, row: Any, provider: Provider) -> None:
+        self.id: UUID = row.id
+        self.workspace_id: UUID = row.workspace_id
+        self.provider = provider
+        self.provider_name: str = row.provider
+        self.on_uncertain: str = row.on_uncertain
+        self.tracking_domain: str | None = row.tracking_domain
+        self.throttled_until: datetime | None = row.throttled_until
+        self.sends: bool = row.status == MailerStatus.ACTIVE and not row.throttled
+
+
+_MAILER = text("""
+    select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal
+    from mailer where id = :id
+""")
+
+
+class Providers:
+    """Adapters by mailer. An adapter is reopened when the mailer's credentials, address or caps change."""
+
+    def __init__(self, settings: Settings, vault: Vault) -> None:
+        self._settings = settings
+        self._vault = vault
+        self._open: OrderedDict[UUID, tuple[tuple[Any, ...], Provider]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def mailer(self, engine: Engine, mailer_id: UUID) -> OpenMailer | None:
+        """The mailer with its adapter, or None if it was deleted."""
+        with engine.connect() as connection:
+            row = connection.execute(_MAILER, {"id": mailer_id}).one_or_none()
+        return None if row is None else OpenMailer(row, self._adapter(row))
+
+    def _adapter(self, row: Any) -> Provider:
+        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"))
+        with self._lock:
+            known = self._open.get(row.id)
+            if known is not None and known[0] == version:
+                self._open.move_to_end(row.id)
+                return known[1]
+            if known is not None:
+                known[1].close()
+            provider = open_provider(self.account(row))
+            self._open[row.id] = (version, provider)
+            if len(self._open) > OPEN_PROVIDERS:
+                _, (_, oldest) = self._open.popitem(last=False)
+                oldest.close()
+            return provider
+
+    def account(self, row: Any) -> Account:
+        """The adapter's view of a mailer row; the only place where credentials are opened."""
+        return Account(
+            mailer_id=str(row.id),
+            provider=row.provider,
+            credentials=self._vault.open(mailer_purpose(row.id), row.sealed_credentials),
+            base_url=row.base_url,
+            auth_url=row.auth_url,
+            connections=row.caps.get("connections") or 4,
+            guard=self._settings.mailer_guard,
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            for _, provider in self._open.values():
+                provider.close()
+            self._open.clear()

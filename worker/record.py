@@ -1,0 +1,240 @@
+"""The follow-up: log rows, CRM activities, threads, events and webhook deliveries, by set-based SQL in one transaction.
+
+It may fail and be repeated for ever without a second mail: what it works from is the outbox row that the outcome's commit wrote, and
+that row goes in the commit of the log rows. While the log cannot be written the caller of a waiting request gets EMAIL_LOG_FAILED, the
+event says so, and a later try repairs it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.event import EventType
+from providers import CONFIRMS_DELIVERY
+from worker.bell import endpoint_lane
+from worker.events import NewEvent, append_events
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+RECORDED_CHANNEL = "postroad_recorded"
+"""PostgreSQL notifications for requests that wait for the log row: ``<message id> ok`` or ``<message id> failed``."""
+
+BATCH = 1_000
+"""Messages recorded in one transaction, about."""
+LONGEST_WAIT_SECONDS = 10.0
+"""A repair is tried at least this often, so that it follows the end of the trouble closely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """Outbox rows taken in this transaction, and the messages they name."""
+
+    message_ids: list[UUID]
+    tries: int
+    """The most that any of them was tried; above 0 the log had failed before."""
+
+
+_TAKE = text("""
+    with due as (
+        select id, sum(cardinality(message_ids)) over (order by tries, id) - cardinality(message_ids) as before
+        from (select id, tries, message_ids from followup where due_at <= clock_timestamp()
+              order by tries, id limit 400 for update skip locked) as locked
+    )
+    delete from followup f using due where f.id = due.id and due.before < :batch
+    returning f.id, f.message_ids, f.tries
+""")
+
+_SUBMISSIONS = """
+    submitted as materialized (
+        select s.id, s.content->>'subject' as subject, s.content->'sender'->>'email' as sender_email, s.total,
+               s.content->'in_reply_to' is not null as is_reply, s.campaign_id, s.contact_id, s.deal_id, s.customer_id,
+               s.sender_user_id, s.awaited,
+               array(select item->>'email' from jsonb_array_elements(coalesce(s.content->'cc', '[]')) item) as cc,
+               s.content->'attachments'->0->>'filename' as attachment_filename
+        from submission s where s.id = any(select distinct submission_id from message where id = any(:ids))
+    )
+"""
+
+_LOG = text(f"""
+    with {_SUBMISSIONS}
+    insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email,
+        recipient_email, recipients, cc, provider, mailer_id, rfc_message_id, provider_message_id, thread_id, sender_user_id,
+        contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at, created_at)
+    select m.id, m.workspace_id, m.submission_id, m.priority,
+           case when s.is_reply then 'reply' when s.total > 1 then 'campaign'
+                when cardinality(m.recipients) > 1 then 'shared' else 'single' end,
+           m.state, coalesce(m.subject, s.subject, ''), s.sender_email, m.recipients[1], m.recipients, s.cc, mailer.provider,
+           m.mailer_id, m.rfc_message_id, m.provider_message_id, m.thread_id, s.sender_user_id,
+           contact.id, deal.id, customer.id, s.campaign_id, s.attachment_filename,
+           m.reason, coalesce(m.finished_at, clock_timestamp()), m.created_at
+    from message m join submitted s on s.id = m.submission_id join mailer on mailer.id = m.mailer_id
+         left join contact on contact.id = s.contact_id left join deal on deal.id = s.deal_id
+         left join customer on customer.id = s.customer_id
+    where m.id = any(:ids)
+    on conflict (message_id) do update set status = excluded.status, error = excluded.error, subject = excluded.subject,
+        rfc_message_id = excluded.rfc_message_id, provider_message_id = excluded.provider_message_id,
+        finished_at = excluded.finished_at
+""")  # noqa: S608 -- constants
+
+# One line per linked entity that still exists, for mails that reached somebody.
+_ACTIVITIES = text("""
+    insert into activity (id, workspace_id, entity_type, entity_id, message_id, kind, direction, subject, created_at)
+    select gen_random_uuid(), l.workspace_id, link.kind, link.id, l.message_id, 'email_sent', 'outbound', l.subject, l.finished_at
+    from email_log l, lateral (values ('contact', l.contact_id), ('deal', l.deal_id), ('customer', l.customer_id)) as link (kind, id)
+    where l.message_id = any(:ids) and link.id is not null and l.status = any(:accepted)
+    on conflict do nothing
+""")
+
+# A thread appears with its first mail that reached somebody; later mails add their people and move it up.
+_THREADS = text("""
+    insert into thread as t (id, workspace_id, subject, participants, last_direction, has_outbound, provider_thread_id, contact_id,
+        deal_id, customer_id, last_message_at)
+    select distinct on (l.thread_id) l.thread_id, l.workspace_id, l.subject,
+           array(select distinct lower(address) from unnest(l.recipients || l.cc || l.sender_email) address order by 1),
+           'outbound', true, m.provider_thread_id, l.contact_id, l.deal_id, l.customer_id, l.finished_at
+    from email_log l join message m on m.id = l.message_id
+    where l.message_id = any(:ids) and l.thread_id is not null and l.status = any(:accepted)
+    order by l.thread_id, l.finished_at desc
+    on conflict (id) do update set
+        participants = array(select distinct address from unnest(t.participants || excluded.participants) address order by 1),
+        last_direction = 'outbound', has_outbound = true,
+        provider_thread_id = coalesce(t.provider_thread_id, excluded.provider_thread_id),
+        contact_id = coalesce(t.contact_id, excluded.contact_id), deal_id = coalesce(t.deal_id, excluded.deal_id),
+        customer_id = coalesce(t.customer_id, excluded.customer_id),
+        last_message_at = greatest(t.last_message_at, excluded.last_message_at)
+""")
+
+_OUTCOMES = text("""
+    select m.id, m.workspace_id, m.submission_id, m.state, m.recipients, m.outcomes, m.reason, m.finished_at, mailer.provider
+    from message m join mailer on mailer.id = m.mailer_id where m.id = any(:ids) order by m.id
+""")
+
+_ANNOUNCE = text("""
+    select pg_notify(:channel, m.id || ' ' || :word)
+    from message m join submission s on s.id = m.submission_id where m.id = any(:ids) and s.awaited
+""")
+
+_POSTPONE = text("""
+    insert into followup (message_ids, tries, due_at, error)
+    select array[id], :tries, clock_timestamp() + :wait, :error from unnest(:ids) as id
+""")
+
+
+def record(runtime: Runtime) -> int:
+    """Records what reached an outcome, about `BATCH` messages. Returns how many.
+
+    A failure of the log is written down and tried again by itself; any other database error is raised.
+    """
+    with runtime.engine.connect() as connection:
+        outbox = _take(connection)
+        if not outbox.message_ids:
+            return 0
+        try:
+            with connection.begin_nested():
+                endpoints = _write(connection, outbox)
+        except SQLAlchemyError as error:
+            endpoints = _postpone(connection, outbox, error)
+        connection.commit()
+    for endpoint_id in endpoints:
+        runtime.bells.ring(endpoint_lane(endpoint_id))
+    return len(outbox.message_ids)
+
+
+def _take(connection: Connection) -> Outbox:
+    rows = connection.execute(_TAKE, {"batch": BATCH}).all()
+    ids = sorted({message_id for row in rows for message_id in row.message_ids})
+    return Outbox(ids, max((row.tries for row in rows), default=0))
+
+
+def _write(connection: Connection, outbox: Outbox) -> set[UUID]:
+    """Everything that follows from an outcome. Returns the endpoints that have something to deliver."""
+    parameters = {"ids": outbox.message_ids, "accepted": ["sent", "delivered", "bounced", "complained"]}
+    connection.execute(_LOG, parameters)
+    connection.execute(_THREADS, parameters)
+    connection.execute(_ACTIVITIES, parameters)
+    outcomes = connection.execute(_OUTCOMES, parameters).all()
+    events = [event for row in outcomes for event in _events(row)]
+    if outbox.tries:
+        events += [_log_event(row, EventType.LOG_REPAIRED) for row in outcomes]
+    endpoints = append_events(connection, events)
+    _announce(connection, outbox, "ok")
+    return endpoints
+
+
+def _events(row: Any) -> list[NewEvent]:
+    """What an outcome means to the outside: one event per kind of outcome, naming its recipients."""
+    by_type: dict[EventType, list[str]] = {}
+    for address in row.recipients:
+        outcome = (row.outcomes or {}).get(address, {}).get("outcome")
+        by_type.setdefault(_event_type(row, outcome), []).append(address)
+    return [_event(row, type_, addresses) for type_, addresses in by_type.items()]
+
+
+def _event_type(row: Any, outcome: str | None) -> EventType:
+    if outcome in ("permanent", "suppressed") or row.state not in ("sent", "delivered", "bounced", "complained"):
+        composed = not (row.reason or "").startswith("could not be composed")
+        return EventType.FAILED if composed else EventType.GENERATION_FAILED
+    return EventType.ACCEPTED if row.provider in CONFIRMS_DELIVERY else EventType.DELIVERED
+
+
+def _event(row: Any, type_: EventType, addresses: Sequence[str]) -> NewEvent:
+    data: dict[str, Any] = {}
+    if type_ is EventType.DELIVERED:
+        data["evidence"] = "accepted"
+    if type_ in (EventType.FAILED, EventType.GENERATION_FAILED):
+        details = [(row.outcomes or {}).get(address, {}).get("detail") for address in addresses]
+        data["reason"] = next((detail for detail in details if detail), row.reason)
+        data["status"] = row.state
+    return NewEvent(
+        workspace_id=row.workspace_id,
+        message_id=row.id,
+        submission_id=row.submission_id,
+        type=type_,
+        state=row.state,
+        recipients=tuple(addresses),
+        at=row.finished_at,
+        data=data,
+    )
+
+
+def _log_event(row: Any, type_: EventType) -> NewEvent:
+    return NewEvent(
+        workspace_id=row.workspace_id,
+        message_id=row.id,
+        submission_id=row.submission_id,
+        type=type_,
+        state=row.state,
+        recipients=tuple(row.recipients),
+        at=row.finished_at,
+    )
+
+
+def _postpone(connection: Connection, outbox: Outbox, error: SQLAlchemyError) -> set[UUID]:
+    """Back to the outbox, one row per message: one that can never be logged must not hold up the others."""
+    reason = type(error.__cause__ or error).__name__
+    log.error(
+        "log_failed",
+        messages=len(outbox.message_ids),
+        tries=outbox.tries + 1,
+        error=reason,
+        next="tried again by itself",
+    )
+    wait = min(0.5 * 2**outbox.tries, LONGEST_WAIT_SECONDS)
+    parameters = {"ids": outbox.message_ids, "tries": min(outbox.tries + 1, 1_000)}
+    connection.execute(_POSTPONE, parameters | {"wait": timedelta(seconds=wait), "error": reason})
+    _announce(connection, outbox, "failed")
+    if outbox.tries:
+        return set()
+    accepted = [row for row in connection.execute(_OUTCOMES, parameters) if row.state == "sent"]
+    return append_events(connection, [_log_event(row, EventType.LOG_FAILED) for row in accepted])
+
+
+def _announce(connection: Connection, outbox: Outbox, word: str) -> None:
+    connection.execute(_ANNOUNCE, {"channel": RECORDED_CHANNEL, "ids": outbox.message_ids, "word": word})

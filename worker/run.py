@@ -1,0 +1,68 @@
+"""Starting a worker process: which queues, how many children, and the runtime of each."""
+
+import gc
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from celery.signals import worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+
+from worker import logs
+from worker.app import celery_app
+from worker.heartbeat import Heartbeat
+from worker.runtime import Runtime
+from worker.settings import Settings
+from worker.tasks import register
+
+
+class Worker:
+    """One worker. With a concurrency of 1 the work is done in the process itself, otherwise in forked children."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str], concurrency: int) -> None:
+        self._settings = settings
+        self._queues = list(queues)
+        self._concurrency = concurrency
+        self._app = celery_app(settings)
+        self._runtime: Runtime | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._opening = threading.Lock()
+        register(self._app, self.runtime)
+
+    def runtime(self) -> Runtime:
+        """This process' runtime, opened on first use."""
+        with self._opening:
+            if self._runtime is None:
+                self._runtime = Runtime(
+                    self._settings, application=f"postroad {','.join(self._queues)}", celery=self._app
+                )
+            return self._runtime
+
+    def run(self) -> None:
+        """Works until SIGTERM; then finishes what is in hand and returns."""
+        logs.configure(self._settings.log_level)
+        solo = self._concurrency == 1
+        (worker_ready if solo else worker_process_init).connect(self._begin, weak=False)
+        (worker_shutdown if solo else worker_process_shutdown).connect(self._end, weak=False)
+        gc.freeze()  # what was imported is never garbage; children share its pages
+        self._app.worker_main(
+            [
+                "worker",
+                f"--queues={','.join(self._queues)}",
+                f"--concurrency={self._concurrency}",
+                f"--pool={'solo' if solo else 'prefork'}",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+                "--loglevel=warning",
+            ]
+        )
+
+    def _begin(self, **_: Any) -> None:
+        self._heartbeat = Heartbeat(self.runtime(), self._queues)
+        self._heartbeat.start()
+
+    def _end(self, **_: Any) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        if self._runtime is not None:
+            self._runtime.close()

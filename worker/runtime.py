@@ -1,0 +1,48 @@
+"""What one process holds open: database, Redis, bells, the vault and the adapters in use."""
+
+import os
+import socket
+
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+
+from models.database import connect
+from worker.app import celery_app
+from worker.bell import Bells
+from worker.mailers import Providers
+from worker.notify import Notifier
+from worker.settings import Settings
+from worker.submissions import Submissions
+from worker.tracking import Tracker
+from worker.vault import Vault
+
+
+def open_tracker(settings: Settings) -> Tracker:
+    """The signer and reader of tracking addresses; reads those signed before a key rotation too."""
+    newest, *previous = (key.encode() for key in settings.keys)
+    return Tracker(settings.public_url, newest, previous)
+
+
+class Runtime:
+    """Opened once per process, after any fork."""
+
+    def __init__(self, settings: Settings, *, application: str, celery: Celery | None = None) -> None:
+        self.settings = settings
+        self.engine: Engine = connect(settings.sqlalchemy_url, pool_size=settings.pool_size, application=application)
+        self.redis: redis.Redis = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
+        )
+        self.bells = Bells(celery or celery_app(settings), self.redis)
+        self.vault = Vault(settings.secret_keys)
+        self.tracker = open_tracker(settings)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.providers = Providers(settings, self.vault)
+        self.submissions = Submissions()
+        self.notifier = Notifier(self.engine, settings, self.vault)
+
+    def close(self) -> None:
+        self.notifier.close()
+        self.providers.close()
+        self.engine.dispose()
+        self.redis.close()

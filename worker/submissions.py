@@ -1,0 +1,96 @@
+"""Submissions as the worker uses them: content compiled once, kept as long as there is room."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from models.content import Address, Content
+from providers.base import OutboundEmail
+from worker.compose import Compiled, Letter
+from worker.lease import Held
+from worker.mailers import OpenMailer
+from worker.tracking import Tracker
+
+KEPT_BYTES = 48 * 1024 * 1024
+"""Room for compiled content per worker process."""
+
+_LOAD = text("""
+    select id, workspace_id, awaited, expires_at, case when not id = any(:known) then content end as content
+    from submission where id = any(:ids)
+""")
+_FILES = text("select sha256, data from blob where workspace_id = :workspace_id and sha256 = any(:hashes)")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSubmission:
+    content: Content
+    compiled: Compiled
+    awaited: bool
+    expires_at: datetime | None
+
+    def email(self, message: Held, now: datetime) -> OutboundEmail:
+        """The mail of one message. Raises worker.compose.CompositionError."""
+        return self.compiled.email(
+            Letter(
+                message_id=message.id,
+                rfc_message_id=message.rfc_message_id,
+                recipients=message.pending,
+                to=Address(message.recipients[0], message.recipient_name) if self.content.individual else None,
+                variables=message.variables,
+                date=now,
+            )
+        )
+
+    def subject(self, message: Held) -> str | None:
+        """The rendered subject where it is this message's alone."""
+        own = self.content.personalised and message.variables and "{{" in self.content.subject
+        return self.compiled.subject(message.variables) if own else None
+
+
+class Submissions:
+    """A cache of compiled content, the least recently used given up first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[UUID, tuple[Content, Compiled]] = OrderedDict()
+        self._bytes = 0
+
+    def load(
+        self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker
+    ) -> dict[UUID, LoadedSubmission]:
+        """The submissions with these ids, compiled for the mailer's provider."""
+        known = [known_id for known_id in set(ids) if known_id in self._kept]
+        rows = connection.execute(_LOAD, {"ids": list(set(ids)), "known": known}).all()
+        return {row.id: self._loaded(connection, row, mailer, tracker) for row in rows}
+
+    def _loaded(self, connection: Connection, row: Any, mailer: OpenMailer, tracker: Tracker) -> LoadedSubmission:
+        if row.content is not None:
+            content = Content.from_json(row.content)
+            self._keep(row.id, content, self._compile(connection, row, content, mailer, tracker))
+        self._kept.move_to_end(row.id)
+        content, compiled = self._kept[row.id]
+        return LoadedSubmission(content, compiled, row.awaited, row.expires_at)
+
+    @staticmethod
+    def _compile(connection: Connection, row: Any, content: Content, mailer: OpenMailer, tracker: Tracker) -> Compiled:
+        hashes = [attachment.sha256 for attachment in content.attachments]
+        found = connection.execute(_FILES, {"workspace_id": row.workspace_id, "hashes": hashes}) if hashes else ()
+        return Compiled(
+            content,
+            seed=row.id,
+            form=mailer.provider.form,
+            files={file.sha256: file.data for file in found},
+            tracker=tracker.at(mailer.tracking_domain) if mailer.tracking_domain else tracker,
+            workspace=row.workspace_id,
+        )
+
+    def _keep(self, submission_id: UUID, content: Content, compiled: Compiled) -> None:
+        self._kept[submission_id] = (content, compiled)
+        self._bytes += compiled.size_estimate
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            _, (_, dropped) = self._kept.popitem(last=False)
+            self._bytes -= dropped.size_estimate

@@ -1,0 +1,63 @@
+"""The table of contents: every task. A task hears a bell, does the due work of its lane, and rings again if there may be more."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import structlog
+from celery import Celery
+
+from worker import delivery, record
+from worker.bell import FOLLOWUP_LANE, Lane, endpoint_lane, send_lane
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+
+def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
+    """Gives the app its tasks. ``runtime`` opens this process' runtime on first use, after any fork."""
+
+    def deliver(lane: str, bell: str) -> None:
+        """Sends what is due in one lane (a mailer's mail of one priority)."""
+        mailer_id, _, priority = lane.partition(":")
+        answer(
+            send_lane(UUID(mailer_id), int(priority)),
+            bell,
+            lambda: delivery.deliver(runtime(), UUID(mailer_id), int(priority)),
+        )
+
+    def record_outcomes(_lane: str, bell: str) -> None:
+        """Writes log, activities, threads, events and webhook deliveries of what reached an outcome."""
+        answer(FOLLOWUP_LANE, bell, lambda: record.record(runtime()))
+
+    def notify(lane: str, bell: str) -> None:
+        """Delivers one webhook endpoint's due events."""
+        answer(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
+
+    def answer(lane: Lane, bell: str, work: Callable[[], int]) -> None:
+        bells = runtime().bells
+        bells.answer(lane, bell)
+        with structlog.contextvars.bound_contextvars(task=lane.task, lane=lane.subject), time_limit(runtime()):
+            worked = work()
+        if worked:
+            bells.ring(lane)
+
+    app.task(name="deliver")(deliver)
+    app.task(name="record")(record_outcomes)
+    app.task(name="notify")(notify)
+
+
+@contextmanager
+def time_limit(runtime: Runtime) -> Iterator[None]:
+    """Ends the process if the work in hand outlives most of its lease.
+
+    By the signal's default action, which needs no cooperation: an endless regular expression holds the interpreter, but not the kernel.
+    The supervisor starts a new process; the lease is recovered.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, runtime.settings.lease_seconds * 0.8)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
