@@ -1,11 +1,13 @@
 # What this project can do: `make help`.
 
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && command -v $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+COUNT := awk '/^Collecting/ { printf "\r  %d packages", ++n; fflush() } END { if (n) print "" }'
 UV := $(shell command -v uv)
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock" pyproject.toml -
@@ -48,11 +50,11 @@ $(BIN)/python:
 
 $(VENV)/.runs: deploy/requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what postroad runs on (the first time takes about a minute)"
-	@$(PIP) install --require-hashes --progress-bar on -q -r $<
+	@$(PIP) install --require-hashes --progress-bar off -r $< | $(COUNT)
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.tests: tests/requirements.txt $(VENV)/.runs
 	@echo "Installing what the tests need"
-	@$(PIP) install --require-hashes -q -r $<
+	@$(PIP) install --require-hashes --progress-bar off -r $< | $(COUNT)
 	@touch $@

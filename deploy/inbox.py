@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from deploy.inbox_store import Entry, InboxReader
+from deploy.inbox_store import Entry, InboxReader, total
 
 PAGE = 100
 MOST = 1000
@@ -56,14 +56,15 @@ class _InboxPages:
     def list(self, request: Request) -> Response:
         query = request.query_params.get("q", "").strip()
         before = _number(request.query_params.get("cursor"))
-        found = [entry for entry in self._reader.entries() if not query or entry.matches(query.lower())]
+        entries = self._reader.entries()
+        found = [entry for entry in entries if not query or entry.matches(query.lower())]
         shown = list(islice((entry for entry in found if before is None or entry.number < before), PAGE + 1))
         return _page(
             "inbox.html",
             entries=[(entry, _readable(entry.subject)) for entry in shown[:PAGE]],
             query=query,
             found=len(found),
-            total=self._reader.total,
+            total=total(entries),
             next_cursor=shown[PAGE - 1].number if len(shown) > PAGE else None,
         )
 
@@ -98,16 +99,17 @@ class _InboxPages:
         query = request.query_params
         limit = min(max(_number(query.get("limit")) or PAGE, 1), MOST)
         before, to = _number(query.get("cursor")), query.get("to", "").lower()
-        entries = (
+        entries = self._reader.entries()
+        wanted = (
             entry
-            for entry in self._reader.entries()
+            for entry in entries
             if (before is None or entry.number < before)
             and (not to or any(to == address.lower() for address in entry.recipients))
         )
-        shown = list(islice(entries, limit + 1))
+        shown = list(islice(wanted, limit + 1))
         cursor = str(shown[limit - 1].number) if len(shown) > limit else None
         data = [_json(entry) for entry in shown[:limit]]
-        return JSONResponse({"data": data, "next_cursor": cursor, "total": self._reader.total})
+        return JSONResponse({"data": data, "next_cursor": cursor, "total": total(entries)})
 
     def mail_json(self, request: Request) -> Response:
         entry, raw = self._find(request)
@@ -151,7 +153,10 @@ def _body(mail: EmailMessage, kind: str) -> str | None:
     if part is None:
         return None
     payload = cast(bytes, part.get_payload(decode=True))
-    return payload.decode(part.get_content_charset("utf-8"), "replace")
+    try:
+        return payload.decode(part.get_content_charset("utf-8"), "replace")
+    except LookupError:
+        return payload.decode("latin-1")
 
 
 def _headers(mail: EmailMessage) -> list[tuple[str, str]]:

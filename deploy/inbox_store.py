@@ -7,8 +7,9 @@ The oldest segment is dropped when a new one is begun; about ``KEEP`` mails stay
 """
 
 import re
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +46,7 @@ class Entry:
     ref: str
     """The X-Postroad-Ref header."""
     size: int
+    segment: int
     offset: int
     """Where it begins in its segment."""
 
@@ -103,36 +105,31 @@ class InboxWriter:
 
 
 class InboxReader:
-    """Reads what a writer, in this process or another, has stored."""
+    """Reads what a writer, in this process or another, has stored. Threads may share one."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._read: dict[int, tuple[int, list[Entry]]] = {}
+        self._lock = threading.Lock()
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> list[Entry]:
         """The mails, newest first."""
-        segments = _segments(self._directory)
-        self._read = {segment: self._refresh(segment) for segment in segments}
-        for segment in reversed(segments):
-            yield from reversed(self._read[segment][1])
-
-    @property
-    def total(self) -> int:
-        """How many mails ever came, those dropped since included."""
-        return next((entry.number for entry in self.entries()), 0)
+        with self._lock:
+            segments = _segments(self._directory)
+            self._read = {segment: self._refresh(segment) for segment in segments}
+            return [entry for segment in reversed(segments) for entry in reversed(self._read[segment][1])]
 
     def find(self, number: int) -> tuple[Entry, bytes] | None:
         """A mail and its list entry; None if it never came or is no longer kept."""
-        for entry in self.entries():
-            if entry.number == number:
-                return entry, self._content(entry)
-        return None
-
-    def _content(self, entry: Entry) -> bytes:
-        segment = next(key for key, (_, entries) in self._read.items() if entry in entries)
-        with _path(self._directory, segment, "mail").open("rb") as file:
-            file.seek(entry.offset)
-            return file.read(entry.size)
+        entry = next((entry for entry in self.entries() if entry.number == number), None)
+        if entry is None:
+            return None
+        try:
+            with _path(self._directory, entry.segment, "mail").open("rb") as file:
+                file.seek(entry.offset)
+                return entry, file.read(entry.size)
+        except FileNotFoundError:  # dropped a moment ago
+            return None
 
     def _refresh(self, segment: int) -> tuple[int, list[Entry]]:
         """Reads the lines that were added since; a line still being written is left for the next time."""
@@ -144,8 +141,13 @@ class InboxReader:
         except FileNotFoundError:  # dropped a moment ago
             return 0, []
         added = added[: added.rfind(b"\n") + 1]
-        entries.extend(_entry(line) for line in added.splitlines())
+        entries.extend(_entry(segment, line) for line in added.splitlines())
         return position + len(added), entries
+
+
+def total(entries: Sequence[Entry]) -> int:
+    """How many mails ever came, those dropped since included, given what `InboxReader.entries` returned."""
+    return entries[0].number if entries else 0
 
 
 def _path(directory: Path, segment: int, suffix: str) -> Path:
@@ -157,7 +159,7 @@ def _segments(directory: Path) -> list[int]:
 
 
 def _last_entry(directory: Path) -> Entry | None:
-    return next(InboxReader(directory).entries(), None)
+    return next(iter(InboxReader(directory).entries()), None)
 
 
 def _index_line(number: int, at: float, mail: Mail, offset: int) -> bytes:
@@ -176,10 +178,10 @@ def _header(head: bytes, rule: re.Pattern[bytes]) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def _entry(line: bytes) -> Entry:
+def _entry(segment: int, line: bytes) -> Entry:
     values: list[Any] = orjson.loads(line)
     number, at, envelope_from, recipients, subject, message_id, ref, size, offset = values
     return Entry(
         number=number, received_at=at, envelope_from=envelope_from, recipients=tuple(recipients), subject=subject,
-        message_id=message_id, ref=ref, size=size, offset=offset,
+        message_id=message_id, ref=ref, size=size, segment=segment, offset=offset,
     )  # fmt: skip
