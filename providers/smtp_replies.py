@@ -16,6 +16,7 @@ _QUEUE_ID = re.compile(rb"\bqueued as ([\w.-]*\w)", re.IGNORECASE)
 _BY_CODE: dict[int, Result] = {
     421: Result.THROTTLED,
     432: Result.THROTTLED,  # Exchange Online: too many connections at once
+    454: Result.TRANSIENT,  # STARTTLS or AUTH does not work now (RFC 3207, 4954), whatever its 4.7.0 suggests
     530: Result.CREDENTIALS,
     534: Result.CREDENTIALS,
     535: Result.CREDENTIALS,
@@ -69,7 +70,7 @@ def service_refusal(reply: Reply) -> Outcome:
 
 
 def login_refusal(reply: Reply) -> Outcome:
-    """The same for AUTH: a 4yz passes (RFC 4954: 454 is a temporary failure), whatever else is a refusal."""
+    """The same for AUTH: a 4yz passes, everything else is a refusal of the credentials."""
     if reply.code in (421, 432):
         return refusal(reply)
     return _outcome(reply, Result.TRANSIENT if 400 <= reply.code < 500 else Result.CREDENTIALS)

@@ -1,0 +1,96 @@
+"""What an SMTP emulator offers, what it took, and what it still has to do wrong."""
+
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from providers.emulators.smtp_faults import Fault, Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A mail that the server took."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    parameters: str
+    """What stood after the address in MAIL FROM."""
+    data: bytes = field(repr=False)
+    """As it was before dots were stuffed; empty where the emulator keeps no data."""
+    message_id: str
+    """Its header, with angle brackets; empty if there is none."""
+    username: str | None
+    encrypted: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What the server says it can, and who may use it."""
+
+    ehlo: bool = True
+    """False: knows HELO only."""
+    pipelining: bool = True
+    eight_bit: bool = True
+    smtputf8: bool = True
+    size: int = 36_700_160
+    """Bytes; 0: not offered."""
+    certificate: ssl.SSLContext | None = field(default=None, repr=False)
+    """Makes STARTTLS possible."""
+    implicit_tls: bool = False
+    """TLS from the first byte, with ``certificate``."""
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """User -> password. With any user, or any token, mail is taken after AUTH only."""
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """User -> OAuth access token, for XOAUTH2."""
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "XOAUTH2")
+
+
+class Books:
+    """Shared by all connections of a server."""
+
+    def __init__(self, offer: Offer, *, keep_data: bool, latency: float) -> None:
+        self.offer = offer
+        self.latency = latency
+        self.keep_data = keep_data
+        self.received: list[Received] = []
+        self.ledger: Counter[str] = Counter()
+        """Message-ID -> how often it was taken. More than once is a mail sent twice."""
+        self.commands: deque[str] = deque(maxlen=10_000)
+        """The latest commands as they came, without the secrets of AUTH."""
+        self.contents = 0
+        """Complete contents seen, taken or not."""
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self._script: list[Fault] = []
+
+    def fail(self, *faults: Fault) -> None:
+        """Each of these happens once, at its stage, in the order given."""
+        with self.lock:
+            self._script += faults
+
+    def delivered_once(self, message_ids: Iterable[str]) -> bool:
+        """Whether these mails were taken exactly once each, and no others were."""
+        with self.lock:
+            return dict(self.ledger) == dict.fromkeys(message_ids, 1)
+
+    def next_fault(self, stage: Stage) -> Fault | None:
+        with self.lock:
+            for index, fault in enumerate(self._script):
+                if fault.at is stage:
+                    return self._script.pop(index)
+        return None
+
+    def take(self, mail: Received) -> int:
+        """Keeps a mail; its number."""
+        with self.lock:
+            self.received.append(mail)
+            self.ledger[mail.message_id] += 1
+            return len(self.received)
+
+    def count_content(self) -> None:
+        with self.lock:
+            self.contents += 1
