@@ -37,7 +37,7 @@ _COPY = (
     " rfc_message_id, thread_id, created_at) from stdin"
 )
 _COPY_TYPES = (
-    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text", "jsonb", "text", "uuid", "timestamptz",
+    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text", "text", "text", "uuid", "timestamptz",
 )  # fmt: skip
 
 _STORED = text("""

@@ -25,7 +25,8 @@ _WAITING = text("""
 _IN_HAND = text("""
     select m.priority, count(*) filter (where m.state in ('claimed', 'sending')) as in_flight,
            count(*) filter (where m.state = 'uncertain') as uncertain
-    from lease, unnest(lease.message_ids) as held(id) join message m on m.id = held.id and m.lease_id = lease.id and m.due_at is null
+    from lease cross join unnest(lease.message_ids) as held(id)
+         join message m on m.id = held.id and m.lease_id = lease.id and m.due_at is null
     group by m.priority
 """)
 _FAILED = text("select priority, count(*) as failed from email_log where status = 'failed' group by priority")

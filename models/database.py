@@ -15,6 +15,7 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text ends up in logs; parameters are people's addresses
         connect_args={
             "connect_timeout": 5,
             "application_name": application,

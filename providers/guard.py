@@ -22,9 +22,7 @@ _V4_REFUSED = [
 ]  # fmt: skip
 # Only global unicast is allowed in IPv6; inside it, what tunnels to IPv4 or is reserved is not.
 _V6_GLOBAL = ipaddress.ip_network("2000::/3")
-_V6_REFUSED = [
-    ipaddress.ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
-]
+_V6_REFUSED = [ipaddress.ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 
 
 class HostRefused(Exception):

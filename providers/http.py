@@ -52,7 +52,7 @@ class Timeout:
     total: float = 50.0
 
 
-class NotSent(Exception):  # noqa: N818
+class NotSent(Exception):
     """Not one byte of the request was written: it is safe to repeat, if repeating can help (``result``)."""
 
     def __init__(self, detail: str, result: Result = Result.TRANSIENT) -> None:
@@ -60,7 +60,7 @@ class NotSent(Exception):  # noqa: N818
         self.result = result
 
 
-class NoAnswer(Exception):  # noqa: N818
+class NoAnswer(Exception):
     """The request was written, at least in part, and no whole answer came. What became of it is not known."""
 
     result = Result.UNCERTAIN

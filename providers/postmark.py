@@ -72,7 +72,7 @@ _LIBRARY_FAULTS = (PostmarkerException, requests.RequestException, KeyError, Typ
 _INACTIVE = re.compile(r"inactive addresses:\s*([^\n]+)", re.IGNORECASE)
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """Postmark cannot express this; says what."""
 
 
@@ -97,7 +97,7 @@ class _Client(PostmarkClient):  # type: ignore[misc]
         return "<PostmarkClient>"
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """Postmark, or something before it, answered with an error. Carries what that means for the mails of the call."""
 
     def __init__(self, outcome: Outcome) -> None:

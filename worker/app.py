@@ -3,7 +3,7 @@
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from worker.bell import QUEUES
 from worker.settings import Settings
@@ -16,7 +16,8 @@ def celery_app(settings: Settings) -> Celery:
     """
     app = Celery("postroad", broker=settings.broker, include=["worker.tasks"])
     app.conf.update(
-        task_queues=[Queue(name) for name in QUEUES],
+        # Each with an exchange of its own: queues that share one and its key would each get a copy of every bell.
+        task_queues=[Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES],
         task_create_missing_queues=False,
         task_default_queue=QUEUES[1],
         task_serializer="json",

@@ -25,7 +25,7 @@ from worker.headers import (
     text_line,
     to_ascii_domain,
 )
-from worker.mime import Boundaries, BytePiece, Spliced, attachment, multipart, text_entity
+from worker.mime import Boundaries, BytePiece, Spliced, attachment, check_attachment, multipart, text_entity
 from worker.template import (
     UNSUBSCRIBE_URL,
     CompositionError,
@@ -241,9 +241,11 @@ def _check(content: Content, files: Mapping[str, bytes]) -> None:
             raise CompositionError(f"a custom header {complaint}")
     if not all(map(is_message_id, (content.in_reply_to or "<ok>", *content.references))):
         raise CompositionError("In-Reply-To or References holds what is not a Message-ID of the form <left@right>")
-    missing = [ref.filename for ref in content.attachments if ref.sha256 not in files]
+    for ref in content.attachments:
+        check_attachment(ref)
+    missing = sum(ref.sha256 not in files for ref in content.attachments)
     if missing:
-        raise CompositionError(f"the bytes of {len(missing)} of {len(content.attachments)} attachments are gone")
+        raise CompositionError(f"the bytes of {missing} of {len(content.attachments)} attachments are gone")
 
 
 def _header_addresses(content: Content) -> tuple[Address, ...]:

@@ -54,8 +54,8 @@ _SETTLE = text(f"""
         delivered_at = case when r.state = 'delivered' then now() end,
         attempts = case when jsonb_array_length(d.attempts) < {ATTEMPTS_KEPT} then d.attempts else d.attempts - 0 end
             || r.attempt
-    from unnest(cast(:ids as uuid[]), cast(:tokens as int[]), cast(:states as text[]), cast(:waits as float8[]),
-                cast(:attempts as text[])::jsonb[]) as r(id, token, state, wait, attempt)
+    from jsonb_to_recordset(cast(:verdicts as jsonb))
+        as r(id uuid, token int, state text, wait float8, attempt jsonb)
     where d.id = r.id and d.token = r.token""")  # noqa: S608 -- the only value put in is a number of ours
 
 _HAND_BACK = text("""
@@ -113,18 +113,18 @@ def claim_in_order(
 
 def settle(db: Connection, verdicts: Sequence[Verdict]) -> None:
     """Writes results down. A delivery that somebody else has claimed since is left alone."""
-    if not verdicts:
-        return
-    db.execute(
-        _SETTLE,
-        {
-            "ids": [each.delivery.id for each in verdicts],
-            "tokens": [each.delivery.token for each in verdicts],
-            "states": [each.state for each in verdicts],
-            "waits": [each.wait for each in verdicts],
-            "attempts": [orjson.dumps(each.attempt).decode() for each in verdicts],
-        },
-    )
+    if verdicts:
+        db.execute(_SETTLE, {"verdicts": orjson.dumps([_settled(each) for each in verdicts]).decode()})
+
+
+def _settled(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": verdict.delivery.id,
+        "token": verdict.delivery.token,
+        "state": verdict.state,
+        "wait": verdict.wait,
+        "attempt": verdict.attempt,
+    }
 
 
 def hand_back(db: Connection, unposted: Sequence[Delivery], hold: timedelta | None) -> None:

@@ -102,7 +102,7 @@ def mailbox(address: Address) -> str:
     if not address.name:
         return email
     name = phrase(address.name)
-    fold = EOL if len(name) - name.rfind(EOL) + len(email) > WIDTH - 8 else ""
+    fold = EOL if _last_line(name) + len(email) > WIDTH - 12 else ""  # room for "Reply-To: " and a comma
     return f"{name}{fold} <{email}>"
 
 
@@ -190,12 +190,17 @@ def _filled(start: str, words: Iterable[str]) -> str:
     lines = []
     line = start
     for word in words:
-        if len(line) - line.rfind(EOL) + len((word + EOL).partition(EOL)[0]) > WIDTH - 1 and line != start:
+        if _last_line(line) + len(word.partition(EOL)[0]) > WIDTH and line != start:
             lines.append(line)
             line = ""
         line += word
     lines.append(line)
     return EOL.join(lines)
+
+
+def _last_line(text: str) -> int:
+    """Characters in the last line of a folded text."""
+    return len(text) - text.rfind("\n") - 1
 
 
 def _joined(name: str, items: Sequence[str], separator: str) -> str:

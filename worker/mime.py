@@ -117,9 +117,22 @@ def multipart(subtype: str, parts: Sequence[Entity], boundary: str, extra: str =
     return Entity(tuple(headers), tuple(body), eight_bit)
 
 
+def check_attachment(ref: AttachmentRef) -> None:
+    """Raises CompositionError for what would break the header of the part."""
+    complaint = check_media_type(ref.content_type)
+    if complaint:
+        raise CompositionError(f"the content type of an attachment {complaint}")
+    complaint = check_line(ref.filename)
+    if complaint:
+        raise CompositionError(f"the file name of an attachment {complaint}")
+    if ref.content_id and not _CONTENT_ID.fullmatch(ref.content_id):
+        raise CompositionError("the content id of an attachment is no id: printable ASCII without spaces and brackets")
+    if ref.content_location and not _CONTENT_ID.fullmatch(ref.content_location):
+        raise CompositionError("the content location of an attachment is no address in printable ASCII")
+
+
 def attachment(ref: AttachmentRef, data: bytes) -> Entity:
-    """An attachment or inline image. Raises CompositionError for what would break the part's header."""
-    _check_attachment(ref)
+    """An attachment or inline image that passed `check_attachment`."""
     media_type, encoding, body = _transfer(ref.content_type, data)
     headers = [
         f"Content-Type: {media_type};{parameter('name', ref.filename)}{EOL}",
@@ -186,19 +199,6 @@ def _ended(pieces: Sequence[Piece]) -> Sequence[Piece]:
 
 def _is_short_ascii(text: str) -> bool:
     return text.isascii() and "\0" not in text and all(len(line) <= 78 for line in text.split("\n"))
-
-
-def _check_attachment(ref: AttachmentRef) -> None:
-    complaint = check_media_type(ref.content_type)
-    if complaint:
-        raise CompositionError(f"the content type of an attachment {complaint}")
-    complaint = check_line(ref.filename)
-    if complaint:
-        raise CompositionError(f"the file name of an attachment {complaint}")
-    if ref.content_id and not _CONTENT_ID.fullmatch(ref.content_id):
-        raise CompositionError("the content id of an attachment is no id: printable ASCII without spaces and brackets")
-    if ref.content_location and not _CONTENT_ID.fullmatch(ref.content_location):
-        raise CompositionError("the content location of an attachment is no address in printable ASCII")
 
 
 def _transfer(media_type: str, data: bytes) -> tuple[str, str, bytes]:

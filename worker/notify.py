@@ -17,7 +17,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Connection, Engine, Row, RowMapping, select
+from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select
 
 from models.event import Event
 from models.webhook import DeliveryState, EndpointStatus, WebhookEndpoint
@@ -174,7 +174,9 @@ class Notifier:
 
     def _facts(self, db: Connection, workspace_id: UUID, claimed: Sequence[Delivery]) -> Facts:
         events = [each.event_id for each in claimed]
-        rows = db.execute(FACTS.where(Event.workspace_id == workspace_id, Event.id.in_(events))).mappings()
+        rows = db.execute(
+            FACTS.where(Event.workspace_id == workspace_id, Event.id == any_(literal(events, ARRAY(Uuid))))
+        ).mappings()
         return {row["id"]: row for row in rows}
 
     def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Answer:

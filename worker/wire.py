@@ -1,5 +1,6 @@
 """The body of an event as the outside sees it: in webhooks and wherever else events are shown."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -78,7 +79,7 @@ def _mail(row: Facts) -> dict[str, Any]:
     """What is known of the mail, and beside it whatever the event itself says: evidence, reason, url, is_bot, ..."""
     return {
         **_said(row),
-        "ref_id": None if row["submission_id"] is None else ulid(row["submission_id"]),
+        "ref_id": None if row["submission_id"] is None else _ref_id(row["submission_id"]),
         "email": list(row["recipients"]),
         "message_id": row["rfc_message_id"],
         "thread_id": _thread(row),
@@ -109,6 +110,12 @@ def _thread(row: Facts) -> str | None:
         or row["thread_id"]
     )
     return None if known is None else str(known)
+
+
+@functools.lru_cache(maxsize=1024)
+def _ref_id(submission: UUID) -> str:
+    """Remembered because the events of a campaign share it."""
+    return ulid(submission)
 
 
 _DETAILS = {

@@ -112,7 +112,7 @@ def _mailbox(part: Sequence[re.Match[str]]) -> Iterator[tuple[str | None, str]]:
         yield (comments[0].strip() or None if comments else None), written
         return
     tail = part[part.index(angles[0]) + 1 :]
-    if len(angles) > 1 or any(token.group().strip() for token in tail if token.lastgroup != "comment"):
+    if any(token.group().strip() for token in tail if token.lastgroup != "comment"):
         raise NotAnAddressListError(f"holds {shown(angles[0].group())} amid other text; separate addresses by commas.")
     name = "".join(_unquoted(token) for token in plain)
     yield " ".join(name.split(" ")).strip() or None, angles[0]["angle"].strip()

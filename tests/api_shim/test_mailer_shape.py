@@ -12,7 +12,7 @@ from models.content import Address, SendSettings
 from models.message import Priority, State
 from tests.api_shim.test_shapes import INJECTIONS, MAILER, faults, parse, result
 
-MAILER_ID = MAILER["mailer_id"]
+MAILER_ID = str(MAILER["mailer_id"])
 SCHEMA: dict[str, Any] = {
     "from": {"email": "sender@mail.yourcompany.com", "name": "Your Company"},
     "to": [{"email": "recipient@example.com", "name": "John Doe"}],
@@ -272,7 +272,18 @@ def test_c26_a_message_id_without_brackets_is_taken_as_it_is_and_only_for_one_me
             (name, "x")
             for name in ("From", "to", "BCC", "Sender", "Date", "Subject", "Reply-To", "Return-Path", "Received")
         ),
-        *((name, "x") for name in ("Content-Type", "MIME-Version", "DKIM-Signature", "ARC-Seal", "List-Unsubscribe")),
+        *(
+            (name, "x")
+            for name in (
+                "Content-Type",
+                "MIME-Version",
+                "DKIM-Signature",
+                "Delivered-To",
+                "Errors-To",
+                "ARC-Seal",
+                "List-Unsubscribe",
+            )
+        ),
         *((name, "x") for name in ("", "a b", "a:b", "a\r\nBcc", "é", "x" * 77)),
         ("X-A", ["x"]),
         ("X-A", "x" * 999),

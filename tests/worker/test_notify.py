@@ -20,7 +20,6 @@ from worker.notify import new_secret
 def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(settings_for(database_url).sqlalchemy_url)
     with engine.begin() as db:
-        db.execute(text("alter table message add column if not exists provider_thread_id text"))  # TEMP
     yield engine
     engine.dispose()
 
