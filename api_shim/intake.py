@@ -108,7 +108,7 @@ def accept(
         submission_id=submission_id,
         message_id=messages.first_id,
         total=messages.total,
-        rfc_message_id=messages.rfc_message_id(0, messages.first_id),
+        rfc_message_id=messages.rfc_message_id(messages.first_id),
         thread_id=messages.thread_id,
         provider=sender.mailer.provider,
     )
@@ -136,10 +136,9 @@ class _Messages:
         # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when somebody answers.
         self.thread_id = earlier.thread_id or (uuid7() if self.total == 1 else None)
 
-    def rfc_message_id(self, position: int, message_id: UUID) -> str:
+    def rfc_message_id(self, message_id: UUID) -> str:
+        # Gmail replaces Message-IDs; a caller's own would only be a wrong promise (inventory C27).
         custom = self._submission.custom_message_id if self._sender.mailer.provider != "gmail" else None
-        if custom and position:
-            custom = f"{custom}.{position + 1}"  # Message-IDs must differ (RFC 5322 section 3.6.4)
         return message_id_for(message_id, self._sender.address.domain, custom)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
@@ -150,7 +149,7 @@ class _Messages:
             message_id = uuid7() if position else self.first_id
             # A microsecond apart, so that a lane goes out in the order in which it came in.
             due = due_at + timedelta(microseconds=position)
-            rfc_message_id = self.rfc_message_id(position, message_id)
+            rfc_message_id = self.rfc_message_id(message_id)
             yield (
                 message_id,
                 *common,

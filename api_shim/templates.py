@@ -53,11 +53,11 @@ def _open(words: Wording, submission: Submission) -> list[Fault]:
     faults = []
     if not words.subject:
         faults.append(
-            Fault("subject", f"template {submission.template_id} has no subject; give one", "subject_required")
+            Fault("subject", f"template {submission.template_id} has no subject; give one", "subject_needed")
         )
     if words.html is None and words.text is None:
         faults.append(
-            Fault("content", f"template {submission.template_id} has no content; give some", "content_required")
+            Fault("content", f"template {submission.template_id} has no content; give some", "content_needed")
         )
     return faults
 

@@ -12,7 +12,7 @@ from providers.smtp import Smtp
 class OutlookSmtp(Smtp):
     """Credentials: ``username`` with ``access_token`` or with ``password``.
 
-    Where the OAuth fields are given instead, ``access_token`` is what they were exchanged for; Graph tokens are refused.
+    Where the OAuth fields are given instead, ``access_token`` is what they were exchanged for; Graph's will not do.
     """
 
     name: ClassVar[str] = "outlook_smtp"

@@ -145,7 +145,7 @@ class Smtp(Provider):
 
     def _give_back(self, session: Session) -> None:
         with self._lock:
-            keep = not session.broken and not self._closed
+            keep = not session.broken and not self._closed and len(self._idle) < self.connections
             if keep:
                 self._idle.append(session)
         if not keep:

@@ -24,7 +24,7 @@ from providers.smtp_wire import ConnectionLost, Reply, Wire, tls_context
 
 
 class Stale(Exception):
-    """The server closed an idle connection; nothing of the batch was answered and no content was sent."""
+    """The server closed an idle connection, perhaps with a 421; it answered nothing else and no content was sent."""
 
 
 class _Closing(Exception):
@@ -198,6 +198,8 @@ class Session:
                 outcomes.setdefault(under_way, self._fate(lost))
         except _Closing as closing:
             self.broken = True
+            if self.mails and self._answered == 1:
+                raise Stale from closing
             rest = smtp_replies.refusal(closing.reply)
         self.mails += len(emails)
         self.used_at = time.monotonic()

@@ -417,6 +417,16 @@ class TestConnections:
         server.fail(Fault(Stage.MAIL, Does.CLOSE), Fault(Stage.MAIL, Does.CLOSE))
         assert results(provider.send([mail(), mail()])) == ["transient", "transient"]
 
+    def test_one_that_has_carried_its_share_in_the_servers_view_is_replaced_once(
+        self, server: SmtpEmulator, provider: Smtp
+    ) -> None:
+        enough = Fault(Stage.MAIL, Does.REPLY, "421 4.4.5 enough mails on this connection")
+        provider.send([mail()])
+        server.fail(enough)
+        assert results(provider.send([mail(), mail()])) == ["accepted", "accepted"]
+        server.fail(enough, enough)
+        assert results(provider.send([mail(), mail()])) == ["throttled", "throttled"]
+
     def test_one_that_was_idle_for_long_is_asked_first(
         self, server: SmtpEmulator, provider: Smtp, monkeypatch: pytest.MonkeyPatch
     ) -> None:
