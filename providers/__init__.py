@@ -11,6 +11,7 @@ ADAPTERS: dict[str, str] = {
     "outlook_smtp": "providers.outlook_smtp:OutlookSmtp",
     "mailgun": "providers.mailgun:Mailgun",
     "sparkpost": "providers.sparkpost:SparkPost",
+    "microsoft365": "providers.microsoft365:Microsoft365",
 }
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""
 

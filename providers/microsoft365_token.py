@@ -1,0 +1,160 @@
+"""Access tokens for Microsoft Graph, by msal from the account's refresh token.
+
+Microsoft gives a new refresh token with most answers; `Tokens.refresh_token` is the latest and is to be stored. Older
+ones go on working for a while, so workers that refresh at the same time do not shut each other out.
+"""
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.base import Account, Outcome, Result
+from providers.http import Answer, Api, NoAnswer, NotSent
+
+AUTHORITY = "https://login.microsoftonline.com"
+SCOPES = ("Mail.ReadWrite", "Mail.Send")
+GRAPH_ELSEWHERE = ("graph.microsoft.us", "dod-graph.microsoft.us", "microsoftgraph.chinacloudapi.cn")
+"""Graph hosts of national clouds. Scopes there must name the host; elsewhere the bare name means the public Graph."""
+EARLY_SECONDS = 300.0
+"""A token is renewed so long before it expires."""
+
+ERRORS: dict[str, Result] = {
+    "temporarily_unavailable": Result.TRANSIENT,
+    "server_error": Result.TRANSIENT,
+    "request_timeout": Result.TRANSIENT,
+}
+"""OAuth ``error`` -> result. Every other speaks of the grant, the client or the request, and needs a person."""
+
+AADSTS: dict[int, Result] = {
+    50196: Result.TRANSIENT,  # a loop of requests was stopped
+    90033: Result.TRANSIENT,  # "a transient error has occurred"
+}
+"""``error_codes`` that say more than ``error``. See AADSTS error codes in the Entra documentation."""
+
+
+class NoToken(Exception):
+    """There is no access token now. The outcome says why, and what that means for a mail; nothing of it was sent."""
+
+    def __init__(self, result: Result, detail: str, code: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.outcome = Outcome(result=result, detail=detail[:500], code=code, retry_after=retry_after)
+
+
+class Tokens:
+    """The access token of one account, for any number of threads."""
+
+    def __init__(self, account: Account) -> None:
+        self.refresh_token = str(account.credentials["refresh_token"])
+        self._credentials = account.credentials
+        self._api = Api(account, account.auth_url or AUTHORITY)
+        self._scopes = _scopes(account.base_url)
+        self._lock = threading.Lock()
+        self._transport = _Transport(self._api)
+        self._app: Any = None
+        self._token = ""
+        self._good_until = 0.0
+
+    def get(self, *, instead_of: str = "") -> str:
+        """A token, from memory where one is good and not ``instead_of``, which Graph refused. Raises NoToken."""
+        with self._lock:
+            if not self._token or self._token == instead_of or time.monotonic() >= self._good_until:
+                self._keep(self._refresh())
+            return self._token
+
+    def close(self) -> None:
+        self._api.close()
+
+    def _keep(self, answer: dict[str, Any]) -> None:
+        self._token = str(answer["access_token"])
+        self._good_until = time.monotonic() + float(answer.get("expires_in", 0)) - EARLY_SECONDS
+        self.refresh_token = str(answer.get("refresh_token") or self.refresh_token)
+
+    def _refresh(self) -> dict[str, Any]:
+        from msal.exceptions import MsalError
+
+        try:
+            answer: dict[str, Any] = self._application().acquire_token_by_refresh_token(
+                self.refresh_token, scopes=list(self._scopes)
+            )
+        except NotSent as error:
+            raise NoToken(error.result, str(error)) from error
+        except (NoAnswer, MsalError) as error:  # MsalError: the endpoint answered 5xx, now or a moment ago
+            raise NoToken(Result.TRANSIENT, f"the token endpoint gave no answer: {error}") from error
+        except ValueError as error:
+            raise NoToken(Result.CREDENTIALS, "tenant, client_id or client_secret has no valid form") from error
+        if "access_token" not in answer:
+            raise _refusal(answer, self._transport.last)
+        return answer
+
+    def _application(self) -> Any:
+        """msal's client. Its constructor may fail, so it is made when first needed and kept only if it was."""
+        import msal
+
+        if self._app is None:
+            self._app = msal.ConfidentialClientApplication(
+                str(self._credentials["client_id"]),
+                client_credential=str(self._credentials["client_secret"]),
+                authority=f"{AUTHORITY}/{self._credentials['tenant']}",
+                instance_discovery=False,
+                http_client=self._transport,
+            )
+        return self._app
+
+
+def _scopes(base_url: str | None) -> tuple[str, ...]:
+    host = urlsplit(base_url or "").hostname
+    return tuple(f"https://{host}/{scope}" for scope in SCOPES) if host in GRAPH_ELSEWHERE else SCOPES
+
+
+def _refusal(answer: dict[str, Any], last: Answer | None) -> NoToken:
+    error = str(answer.get("error") or "no access_token in the answer")
+    codes = [code for code in answer.get("error_codes") or () if isinstance(code, int)]
+    named = [AADSTS[code] for code in codes if code in AADSTS]
+    result = named[0] if named else ERRORS.get(error, Result.CREDENTIALS)
+    if last is not None and last.status == 429:
+        result = Result.THROTTLED
+    detail = f"{error}: {answer.get('error_description', '')}"
+    return NoToken(result, detail, "/".join([error, *map(str, codes)]), last.retry_after if last else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What msal wants of an answer."""
+
+    status_code: int
+    text: str
+    headers: dict[str, str]
+
+
+class _Transport:
+    """msal's HTTP client over ours: its ``https://login...`` becomes the account's own root."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.last: Answer | None = None
+        """The last answer that really came; msal repeats refusals from memory for up to a minute."""
+
+    def get(self, url: str, **_: Any) -> _Response:
+        """The endpoints of a tenant. They are the same everywhere, so nobody is asked."""
+        authority = url.partition("/v2.0/")[0]
+        endpoints = {"issuer": f"{authority}/v2.0"} | {
+            f"{name}_endpoint": f"{authority}/oauth2/v2.0/{path}"
+            for name, path in (("authorization", "authorize"), ("token", "token"))
+        }
+        return _Response(200, json.dumps(endpoints), {})
+
+    def post(self, url: str, *, headers: Any = None, data: Any = None, params: Any = None, **_: Any) -> _Response:
+        answer = self._api.call("POST", urlsplit(url).path, headers=headers, data=data, params=params)
+        self.last = answer
+        value = answer.json()
+        if answer.status < 500 and not isinstance(value, dict):
+            raise NoAnswer(f"HTTP {answer.status} without a JSON object")
+        # Who the user is does not matter here, and msal would log it.
+        kept = {name: item for name, item in (value or {}).items() if name not in ("id_token", "client_info")}
+        return _Response(answer.status, json.dumps(kept), dict(answer.headers))
+
+    def close(self) -> None:
+        self._api.close()
