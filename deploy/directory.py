@@ -3,11 +3,14 @@
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import psutil
+
+from deploy.identity import write_private
 
 
 class StackError(Exception):
@@ -20,6 +23,7 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.stack_json = self.path / "stack.json"
+        self._pids = self.path / "stack.pids"
         self.inbox = self.path / "inbox"
         self.attachments = self.path / "attachments"
 
@@ -40,38 +44,38 @@ class Directory:
         self._lock.truncate(0)
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
-        _end_leftovers(self.stack_json)
+        self._end_leftovers()
         self.stack_json.unlink(missing_ok=True)
         self.attachments.mkdir(mode=0o700, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stack_json.unlink(missing_ok=True)
+        self._pids.unlink(missing_ok=True)
         self._lock.close()
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 
+    def note_pids(self, pids: Iterable[int]) -> None:
+        """Keeps the processes of this run, so that the next one knows them should this one be killed."""
+        found = []
+        for pid in pids:
+            with suppress(psutil.NoSuchProcess):
+                found.append([pid, psutil.Process(pid).create_time()])
+        write_private(self._pids, found)
 
-def _end_leftovers(stack_json: Path) -> None:
-    """Waits for what a killed run left behind; it has been told to end by the kernel, and is killed if it does not."""
-    if not stack_json.exists():
-        return
-    leftovers = []
-    for pid in _pids(stack_json):
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if process.environ().get("POSTROAD_STACK") == str(stack_json.parent):
-                leftovers.append(process)
-    _, alive = psutil.wait_procs(leftovers, timeout=5)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-
-
-def _pids(stack_json: Path) -> list[int]:
-    with suppress(ValueError, KeyError):
-        pids = json.loads(stack_json.read_text())["pids"]
-        return [*(pid for pid in pids.values() if isinstance(pid, int)), *pids["workers"].values()]
-    return []
+    def _end_leftovers(self) -> None:
+        """Waits for what a killed run left behind: the kernel told it to end; it is killed if it does not."""
+        leftovers = []
+        with suppress(FileNotFoundError, ValueError):
+            for pid, created in json.loads(self._pids.read_text()):
+                with suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(pid)
+                    if process.create_time() == created:
+                        leftovers.append(process)
+        _, alive = psutil.wait_procs(leftovers, timeout=8)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)

@@ -1,10 +1,16 @@
-"""Child processes that never outlive the process that started them."""
+"""Child processes that never outlive the process that started them.
+
+Our own commands are forked from a process that has imported them already: six of them start in the time of one,
+share its memory, and are back at once after a crash. Other programs are executed.
+"""
 
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +39,10 @@ class Program:
     """What to start and how to end it."""
 
     name: str
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = ()
+    """A program to execute. Empty for one of our own."""
+    command: tuple[str, ...] = ()
+    """One of our own subcommands with its options."""
     log: Path | None
     """Where stdout and stderr go, appended. None: where ours go."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -45,27 +54,114 @@ class Program:
     run_as: RunAs | None = None
 
 
-def start(program: Program) -> subprocess.Popen[bytes]:
+class Forked:
+    """A forked child, with the part of `subprocess.Popen` that is needed here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+Process = subprocess.Popen[bytes] | Forked
+
+
+def start(program: Program) -> Process:
     """Starts ``program`` in a session of its own, so that Ctrl-C in the terminal reaches only us.
 
     Raises OSError where the program cannot be executed.
     """
-    parent = os.getpid()
     log = _open_log(program.log)
     try:
-        return subprocess.Popen(
-            program.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **program.env},
-            start_new_session=True,
-            # The supervisor has one thread, so running Python between fork and exec is safe.
-            preexec_fn=lambda: _before_exec(program, parent),  # noqa: PLW1509
-        )
+        # A fork that is not followed by an exec is safe with one thread; macOS' frameworks do not survive it even so.
+        if program.command and sys.platform == "linux":
+            return _fork(program, log)
+        return _execute(program, log)
     finally:
         if log is not None:
             os.close(log)
+
+
+def _execute(program: Program, log: int | None) -> Process:
+    parent = os.getpid()
+    # -P: a folder of the user's that is called models or deploy must not be imported.
+    own = (sys.executable, "-P", "-m", "deploy.cli", *program.command)
+    return subprocess.Popen(
+        program.argv or own,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **program.env},
+        start_new_session=True,
+        preexec_fn=lambda: _before_exec(program, parent),  # noqa: PLW1509
+    )
+
+
+def _fork(program: Program, log: int | None) -> Process:
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    code = 1
+    try:
+        os.setsid()
+        _before_exec(program, parent)
+        _forget_parent(log)
+        os.environ.update(program.env)
+        code = _run_command(program.command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Nothing of the parent's may be cleaned up here: its connections and locks are its own.
+        os._exit(code)
+
+
+def _forget_parent(log: int | None) -> None:
+    """Lets go of the parent's signal handlers and open files, the lock on its folder among them."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    if log is not None:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def _run_command(command: tuple[str, ...]) -> int:
+    from deploy.cli import main
+
+    try:
+        main(command)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception:  # noqa: BLE001 -- a child must not run on into its parent's code
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def last_lines(log: Path | None, count: int = 15) -> str:

@@ -1,11 +1,11 @@
 """`postroad up`: what runs, in which order it starts and stops, and the stack.json that says where it is."""
 
+import gc
 import http.client
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from deploy.directory import Directory, StackError
@@ -72,7 +72,6 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The settings of every process of the stack."""
         return {
-            "POSTROAD_STACK": str(self.directory.path),
             "POSTROAD_DATABASE_URL": self.postgres.url(),
             "POSTROAD_REDIS_URL": self.redis.url,
             "POSTROAD_BROKER_URL": self.redis.url,
@@ -88,8 +87,7 @@ class Stack:
         """One of our own commands as a child; ``quiet`` sends what it prints to its log."""
         return Program(
             name=name,
-            # -P: a folder of the user's that is called models or deploy must not be imported.
-            argv=(sys.executable, "-P", "-m", "deploy.cli", *arguments),
+            command=arguments,
             log=self.directory.log(name) if quiet else None,
             env=self.environment,
             stop_seconds=stop_seconds,
@@ -97,16 +95,14 @@ class Stack:
 
     def services(self) -> list[Service]:
         """PostgreSQL, Redis and the inbox: what has to be there before the rest."""
-        postgres, redis = self.postgres.program(), self.redis.program()
-        mark = {"POSTROAD_STACK": str(self.directory.path)}
         inbox = ("inbox", "--directory", str(self.directory.inbox), "--port", str(self.ports["inbox"]))
         return [
             Service(
-                program=replace(postgres, env=mark),
+                program=self.postgres.program(),
                 ready=lambda _: self.postgres.ready(),
                 before_start=self.postgres.clear_stale_lock,
             ),
-            Service(program=replace(redis, env=mark), ready=lambda _: self.redis.ready()),
+            Service(program=self.redis.program(), ready=lambda _: self.redis.ready()),
             Service(program=self.program("inbox", *inbox), ready=lambda _: self._inbox_answers()),
         ]
 
@@ -139,6 +135,16 @@ class Stack:
             return False
         finally:
             connection.close()
+
+    @staticmethod
+    def preload() -> None:
+        """Imports what the forked processes run, while PostgreSQL starts."""
+        for module in ("api_shim.app", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl", "worker.run",
+                       "worker.beat", "celery.apps.worker", "celery.concurrency.prefork", "kombu.transport.redis",
+                       "deploy.seed", "deploy.inbox"):  # fmt: skip
+            import_module(module)
+        gc.collect()
+        gc.freeze()
 
     def migrate(self) -> None:
         """Makes the database where there is none, and brings its tables up to date."""
@@ -189,6 +195,7 @@ class Stack:
             },
         }
         write_private(self.directory.stack_json, content)
+        self.directory.note_pids(pids.values())
 
 
 def _sqlalchemy_url(url: str) -> str:

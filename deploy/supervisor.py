@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from deploy.program import Program, last_lines, start
+from deploy.program import Process, Program, last_lines, start
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
 """Seconds before a program that died is started again: the first time, doubling up to the last."""
@@ -41,7 +41,7 @@ class Service:
     program: Program
     ready: Callable[[float], bool]
     before_start: Callable[[], None] = lambda: None
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     is_ready: bool = False
     was_ready: bool = False
     failures: int = 0
@@ -183,7 +183,7 @@ class Supervisor:
                 _kill_session(service.process)
 
 
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
+def _kill_session(process: Process) -> None:
     """Kills the program and what it started; each program leads a process group of its own."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,12 +1,12 @@
 """The course of one `postroad up`: start, seed, demo, watch, stop."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import Popen
 
 from deploy.directory import Directory
-from deploy.program import start
+from deploy.program import Process, start
 from deploy.stack import STOP_ORDER, WORKERS, Stack
 from deploy.supervisor import Supervisor
 
@@ -38,6 +38,7 @@ def _start(stack: Stack, supervisor: Supervisor, *, with_receiver: bool) -> None
         stack.postgres.initialise()
     stack.report(f"starting PostgreSQL, {stack.redis_source}, inbox")
     supervisor.start(stack.services())
+    stack.preload()
     supervisor.wait_ready(("postgres",), START_SECONDS)
     if supervisor.stopping:
         return
@@ -66,9 +67,9 @@ def _serve(stack: Stack, supervisor: Supervisor, *, demo: bool, once: bool) -> i
         _end(demo_process)
 
 
-def _end(process: Popen[bytes] | None) -> None:
+def _end(process: Process | None) -> None:
     if process is not None and process.poll() is None:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait()
 
 

@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from deploy.program import Program, last_lines, start
+from deploy.program import Process, Program, last_lines, start
 from deploy.services import Postgres, Redis, find_redis, free_port
 
 TEMPLATE = "postroad_template"
@@ -45,7 +44,7 @@ class Stack:
     """A running ``postroad up``."""
 
     directory: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     @property

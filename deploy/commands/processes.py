@@ -30,6 +30,7 @@ def settings() -> Settings:
 def api(host: str, port: int, inbox: Path | None) -> None:
     """Serve the HTTP API."""
     import uvicorn
+
     from api_shim.app import create_app
 
     app = create_app(settings())

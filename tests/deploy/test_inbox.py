@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import smtplib
 import socket
 import sys
@@ -244,5 +245,5 @@ def test_the_inbox_process_ends_cleanly(directory: Path, tmp_path: Path) -> None
             return probe.connect_ex(("127.0.0.1", chosen)) == 0
 
     wait_until(answers, "the inbox answers")
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0, (tmp_path / "log").read_text()
