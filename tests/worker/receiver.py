@@ -1,5 +1,6 @@
 """A webhook receiver on the loopback interface that keeps every request and answers as told."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,11 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiving(default: Answerer | None = None) -> Iterator[Receiver]:
-    """A running receiver."""
+def receiving(default: Answerer | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A running receiver; with ``tls`` it speaks https."""
     receiver = Receiver() if default is None else Receiver(default=default)
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.receiver = receiver
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         receiver.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
