@@ -7,6 +7,7 @@ from providers.base import Account, Provider
 ADAPTERS: dict[str, str] = {
     "smtp": "providers.smtp:Smtp",
     "postmark": "providers.postmark:Postmark",
+    "gmail": "providers.gmail:Gmail",
     "gmail_smtp": "providers.gmail_smtp:GmailSmtp",
     "outlook_smtp": "providers.outlook_smtp:OutlookSmtp",
     "mailgun": "providers.mailgun:Mailgun",
@@ -16,7 +17,10 @@ ADAPTERS: dict[str, str] = {
 """Provider name -> where its class is. Imported only when a mailer of that kind is used."""
 
 CONFIRMS_DELIVERY = frozenset({"postmark", "mailgun", "sparkpost"})
-"""Providers that report delivery later: those whose adapter has ``confirms_delivery``. For the others acceptance is the best news."""
+"""Providers that report delivery later: those whose adapter has ``confirms_delivery``.
+
+For the others acceptance is the best news.
+"""
 
 
 def adapter(name: str) -> type[Provider]:

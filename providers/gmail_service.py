@@ -1,0 +1,225 @@
+"""The Google API client over our own HTTP: one request per call, and each answer's meaning.
+
+google-api-python-client brings httplib2, which repeats a POST when the peer closes without an answer, even with
+``num_retries=0``, and is not thread safe. Given an ``http`` object of ours it does neither.
+"""
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httplib2
+from google.auth.exceptions import GoogleAuthError
+from googleapiclient import discovery
+from googleapiclient.errors import Error, HttpError
+from googleapiclient.http import HttpRequest
+
+from providers.base import Account, Outcome, Result
+from providers.http import Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
+from providers.oauth import AccessTokens, TokenError
+
+ROOT = "https://gmail.googleapis.com"
+TIMEOUT = Timeout(connect=5.0, read=20.0, total=25.0)
+INLINE_BYTES = 4 * 1024 * 1024
+"""Larger mails use the upload path, which takes 36 700 160 bytes; a JSON body takes about 5 MB."""
+DAY_SECONDS = 86400.0
+
+_REASONS: dict[str, Result] = {
+    "rateLimitExceeded": Result.THROTTLED,
+    "userRateLimitExceeded": Result.THROTTLED,
+    "quotaExceeded": Result.THROTTLED,
+    "dailyLimitExceeded": Result.THROTTLED,
+    "RATE_LIMIT_EXCEEDED": Result.THROTTLED,
+    "authError": Result.CREDENTIALS,
+    "insufficientPermissions": Result.CREDENTIALS,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": Result.CREDENTIALS,
+    "failedPrecondition": Result.CREDENTIALS,  # mail is not enabled for this account
+    "domainPolicy": Result.CREDENTIALS,
+    "accessNotConfigured": Result.CREDENTIALS,
+    "invalidArgument": Result.PERMANENT,
+    "badRequest": Result.PERMANENT,
+    "notFound": Result.PERMANENT,
+}
+"""``reason`` of an error -> result, with a status below 500."""
+_STATUSES: dict[int, Result] = {
+    301: Result.CREDENTIALS,  # not Gmail's API
+    302: Result.CREDENTIALS,
+    307: Result.CREDENTIALS,
+    308: Result.CREDENTIALS,
+    400: Result.PERMANENT,
+    401: Result.CREDENTIALS,
+    403: Result.CREDENTIALS,
+    404: Result.PERMANENT,
+    405: Result.CREDENTIALS,
+    413: Result.PERMANENT,
+    429: Result.THROTTLED,
+}
+"""HTTP status -> result, where no reason says more. What is not here tells nothing about the mail."""
+_SCOPE_REASONS = {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
+_RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT[\d:.]+Z)", re.IGNORECASE)
+_LIBRARY_FAULTS = (Error, GoogleAuthError, ValueError, KeyError, TypeError, AttributeError)
+"""The last four are how the library meets an answer that is no JSON, or JSON of another shape."""
+
+
+class CallFailed(Exception):
+    """No result. Carries what it means for a mail, and whether it is the scopes that are missing."""
+
+    def __init__(self, outcome: Outcome, *, status: int = 0, scope: bool = False) -> None:
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+        self.status = status
+        self.scope = scope
+
+
+class _SingleShot:
+    """What the library takes for httplib2: one request of our session per call."""
+
+    def __init__(self, api: Api, token: str) -> None:
+        self._api = api
+        self._token = token
+
+    def request(
+        self, uri: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
+    ) -> tuple[httplib2.Response, bytes]:
+        self._api.check_root()
+        given = {**(headers or {}), "authorization": f"Bearer {self._token}"}
+        answer = self._api.session.request(method, uri, data=body, headers=given)
+        info = {name.lower(): value for name, value in answer.headers.items()} | {"status": str(answer.status_code)}
+        response = httplib2.Response(info)
+        response.reason = answer.reason
+        return response, answer.content
+
+
+class GmailService:
+    """Gmail's methods for one account (``me``)."""
+
+    def __init__(self, account: Account) -> None:
+        self.api = Api(account, account.base_url or ROOT, timeout=TIMEOUT)
+        self.tokens = AccessTokens(account, "google")
+        self._service = discovery.build(
+            "gmail",
+            "v1",
+            http=_SingleShot(self.api, ""),
+            static_discovery=True,
+            cache_discovery=False,
+            client_options={"api_endpoint": f"{self.api.root}/"},
+        )
+
+    @property
+    def users(self) -> Any:
+        return self._service.users()
+
+    def call(self, request: HttpRequest) -> dict[str, Any]:
+        """Runs a request of the library. Raises CallFailed.
+
+        A 401 is an answer to the token, not to the mail: the token is renewed once and the request made again.
+        """
+        try:
+            token = self.tokens.get().access_token
+            try:
+                return self._run(request, token)
+            except CallFailed as error:
+                if error.status != 401:
+                    raise
+            return self._run(request, self.tokens.get(stale=token).access_token)
+        except TokenError as error:
+            raise CallFailed(error.outcome) from error
+
+    def _run(self, request: HttpRequest, token: str) -> dict[str, Any]:
+        try:
+            result = request.execute(http=_SingleShot(self.api, token))
+        except (NotSent, NoAnswer) as error:
+            raise CallFailed(outcome_of(error)) from error
+        except HttpError as error:
+            raise _failure(error) from error
+        except _LIBRARY_FAULTS as error:
+            raise CallFailed(_strange(f"the answer is not Gmail's: {type(error).__name__}")) from error
+        # DELETE answers with an empty body, which the library returns as a string.
+        if isinstance(result, dict) or result == "":
+            return result or {}
+        raise CallFailed(_strange("the answer is no JSON object"))
+
+    def with_mail(
+        self,
+        method: Callable[..., HttpRequest],
+        mime: bytes,
+        thread_id: str | None,
+        wrap: Callable[[dict[str, str]], Any],
+    ) -> HttpRequest:
+        """A request that carries a mail: in its JSON, or by the upload path where it is too large for that.
+
+        wrap: puts a Message resource where the method wants it.
+        """
+        message = {"threadId": thread_id} if thread_id else {}
+        if len(mime) <= INLINE_BYTES:
+            return method(userId="me", body=wrap({"raw": base64.urlsafe_b64encode(mime).decode(), **message}))
+        # The library's own multipart goes through email.generator, which rewrites mails.
+        request = method(userId="me", body=wrap(message))
+        boundary = secrets.token_hex(16)
+        request.body = b"".join(
+            (
+                f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode(),
+                json.dumps(wrap(message)).encode(),
+                f"\r\n--{boundary}\r\nContent-Type: message/rfc822\r\n\r\n".encode(),
+                mime,
+                f"\r\n--{boundary}--\r\n".encode(),
+            )
+        )
+        request.uri = request.uri.replace("/gmail/v1/", "/upload/gmail/v1/", 1) + "&uploadType=multipart"
+        request.headers["content-type"] = f'multipart/related; boundary="{boundary}"'
+        request.headers["content-length"] = str(len(request.body))
+        return request
+
+    def close(self) -> None:
+        self.api.close()
+        self.tokens.close()
+
+
+def _strange(detail: str) -> Outcome:
+    return Outcome(result=Result.UNCERTAIN, detail=detail)
+
+
+def _failure(error: HttpError) -> CallFailed:
+    status = int(getattr(error.resp, "status", 0))  # a BatchError may have no answer behind it
+    body = _error_object(error.content or b"")
+    reasons = _reasons(body)
+    result = _STATUSES.get(status, Result.UNCERTAIN)
+    if status < 500:
+        result = next((_REASONS[reason] for reason in reasons if reason in _REASONS), result)
+    text = str(body.get("message") or f"HTTP {status} without an error object")
+    outcome = Outcome(
+        result=result,
+        detail=text[:500],
+        code="/".join([str(status), *reasons[:1]]),
+        retry_after=_wait(text, error.resp, reasons) if result is Result.THROTTLED else None,
+    )
+    return CallFailed(outcome, status=status, scope=not _SCOPE_REASONS.isdisjoint(reasons))
+
+
+def _error_object(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return {}
+    found = body.get("error") if isinstance(body, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _reasons(error: Mapping[str, Any]) -> list[str]:
+    """The machine-readable reasons, of the older ``errors`` and the newer ``details``."""
+    lists = (error.get(name) for name in ("errors", "details"))
+    items = [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
+    return [str(item["reason"]) for item in items if item.get("reason")]
+
+
+def _wait(text: str, headers: Mapping[str, str], reasons: list[str]) -> float | None:
+    """Seconds until Gmail takes mail again: of the header, or of the text, which names a moment up to a day ahead."""
+    match = _RETRY_AFTER.search(text)
+    if match:
+        seconds = (datetime.fromisoformat(match.group(1)) - datetime.now(UTC)).total_seconds()
+        return min(max(seconds, 0.0), DAY_SECONDS)
+    return retry_after(headers) or (3600.0 if "dailyLimitExceeded" in reasons else None)
