@@ -1,4 +1,6 @@
-"""Attachments by ``storage_path``: read from the attachment store, inside the workspace's own folder, never outside it."""
+"""Attachments by ``storage_path``: read from the attachment store, inside the workspace's own folder, never outside
+it.
+"""
 
 from pathlib import PurePosixPath
 from uuid import UUID
@@ -17,7 +19,8 @@ MAX_BYTES = 25 * 1024 * 1024
 def read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachment) -> bytes:
     """The bytes behind ``storage_path``, which is relative to the workspace's folder in the store.
 
-    Raises VALIDATION_ERROR for a path that leaves the folder, a file that is missing or too large, and where no store is configured.
+    Raises VALIDATION_ERROR for a path that leaves the folder, a file that is missing or too large, and where no store
+    is configured.
     """
     path = attachment.storage_path or ""
     if settings.attachment_root is None:

@@ -92,7 +92,10 @@ def hash_secret(secret: str, pepper: str) -> bytes:
 
 
 def authenticate(session: Session, authorization: str | None, peppers: Collection[str]) -> Caller:
-    """The caller behind an ``Authorization`` header. Raises UNAUTHORIZED for a missing, unknown, expired or revoked key."""
+    """The caller behind an ``Authorization`` header.
+
+    Raises UNAUTHORIZED for a missing, unknown, expired or revoked key.
+    """
     scheme, _, text = (authorization or "").partition(" ")
     secret = text.strip().removeprefix(PREFIX)
     if scheme.lower() != "bearer" or not secret:

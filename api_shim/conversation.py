@@ -13,7 +13,8 @@ LONGEST_CHAIN = 50
 
 _CHAIN = text("""
     select rfc_message_id, inbound from (
-        select rfc_message_id, finished_at as at, false as inbound from email_log where thread_id = :id and status = any(:accepted)
+        select rfc_message_id, finished_at as at, false as inbound
+        from email_log where thread_id = :id and status = any(:accepted)
         union all
         select rfc_message_id, received_at, true from inbound_message where thread_id = :id
     ) mails order by at

@@ -1,4 +1,6 @@
-"""Whether the ids in a submission exist in the caller's workspace: all of them, in one query, before anything is stored."""
+"""Whether the ids in a submission exist in the caller's workspace: all of them, in one query, before anything is
+stored.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID

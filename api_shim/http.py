@@ -54,7 +54,10 @@ SessionDep = Annotated[Session, Depends(session)]
 
 
 def caller_with(scope: str) -> Any:
-    """Dependency: the authenticated caller, who must have ``scope``. ``Annotated[Caller, caller_with("email:read")]``."""
+    """Dependency: the authenticated caller, who must have ``scope``.
+
+    ``Annotated[Caller, caller_with("email:read")]``.
+    """
 
     def dependency(request: Request, opened: SessionDep) -> Caller:
         caller = authenticate(opened, request.headers.get("authorization"), services(request).peppers)

@@ -1,4 +1,6 @@
-"""Idempotency-Key: the first request with a key stores it in the transaction of its messages; every repeat gets its answer."""
+"""Idempotency-Key: the first request with a key stores it in the transaction of its messages; every repeat gets its
+answer.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,9 @@ from api_shim.errors import ApiError, Fault
 
 MAX_KEY_CHARACTERS = 256
 LEAVES = 400
-"""Values of a body that are remembered one by one, to name the first difference; larger bodies are told apart as a whole."""
+"""Values of a body that are remembered one by one, to name the first difference; larger bodies are told apart as a
+whole.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ def take(
 ) -> Original | None:
     """Claims the key for a new submission, or returns the original.
 
-    While the first request's transaction is open, this waits for it. since: the window of ``hours`` starts here (the scheduled time,
-    if there is one). Raises IDEMPOTENCY_CONFLICT, naming the first JSON pointer that differs.
+    While the first request's transaction is open, this waits for it. since: the window of ``hours`` starts here (the
+    scheduled time, if there is one). Raises IDEMPOTENCY_CONFLICT, naming the first JSON pointer that differs.
     """
     taken = session.execute(
         _TAKE,

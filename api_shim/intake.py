@@ -1,7 +1,7 @@
 """Intake: a canonical submission becomes rows, in one transaction, and after its commit the lane is rung.
 
-`accept` is plain Python. A service that embeds postroad calls it with its own session, and its mail is sent if and only if its own
-transaction commits.
+`accept` is plain Python. A service that embeds postroad calls it with its own session, and its mail is sent if and
+only if its own transaction commits.
 """
 
 import hashlib
@@ -33,11 +33,12 @@ from worker.bell import BellRinger, Lane, send_lane
 from worker.settings import Settings
 
 _COPY = (
-    "copy message (id, workspace_id, submission_id, mailer_id, priority, state, due_at, recipients, recipient_name, variables,"
-    " rfc_message_id, thread_id, created_at) from stdin"
+    "copy message (id, workspace_id, submission_id, mailer_id, priority, state, due_at, recipients, recipient_name,"
+    " variables, rfc_message_id, thread_id, created_at) from stdin"
 )
 _COPY_TYPES = (
-    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text", "text", "text", "uuid", "timestamptz",
+    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text",
+    "text", "text", "uuid", "timestamptz",
 )  # fmt: skip
 
 _STORED = text("""
@@ -62,8 +63,8 @@ def accept(
     """Validates a submission against the database and stores it. The caller commits; only then does anything count.
 
     ringer: rings the lane after the commit; without one the beat finds the work within a second.
-    repeat: an Idempotency-Key with its body; a repeated one returns the original with ``replayed`` set and stores nothing.
-    awaited: somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it.
+    repeat: an Idempotency-Key with its body; a repeated one returns the original with ``replayed`` set and stores
+    nothing. awaited: somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it.
     Raises ApiError with everything that is wrong; then nothing was stored.
     """
     if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
@@ -133,7 +134,8 @@ class _Messages:
         self._defaults = words.defaults
         self.first_id = uuid7()
         self.total = len(submission.to) if submission.individual else 1
-        # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when somebody answers.
+        # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when
+        # somebody answers.
         self.thread_id = earlier.thread_id or (uuid7() if self.total == 1 else None)
 
     def rfc_message_id(self, message_id: UUID) -> str:
@@ -216,7 +218,8 @@ def _submission_row(
 
 
 _STORE_BLOB = text("""
-    insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data) on conflict do nothing
+    insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data)
+    on conflict do nothing
 """)
 
 

@@ -1,4 +1,6 @@
-"""One exporter: every figure is a query on the rows, so it is the same whichever process is asked, and survives restarts."""
+"""One exporter: every figure is a query on the rows, so it is the same whichever process is asked, and survives
+restarts.
+"""
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import text

@@ -1,4 +1,6 @@
-"""Lists: ``limit`` and an opaque ``cursor`` that stays right while rows arrive, because it names a row and not a position."""
+"""Lists: ``limit`` and an opaque ``cursor`` that stays right while rows arrive, because it names a row and not a
+position.
+"""
 
 import base64
 import binascii
@@ -23,7 +25,10 @@ Row = TypeVar("Row")
 def page(
     rows: Sequence[Row], limit: int, show: Callable[[Row], dict[str, Any]], position: Callable[[Row], list[Any]]
 ) -> dict[str, Any]:
-    """The body of a list. ``rows``: one more than ``limit`` was asked for, if there are as many. ``position``: the values a cursor names."""
+    """The body of a list.
+
+    ``rows``: one more than ``limit`` was asked for, if there are as many. ``position``: the values a cursor names.
+    """
     shown = rows[:limit]
     more = len(rows) > limit
     return {"data": [show(row) for row in shown], "next_cursor": encode(position(shown[-1])) if more else None}
@@ -34,7 +39,10 @@ def encode(position: list[Any]) -> str:
 
 
 def decode(cursor: str, kinds: Sequence[Callable[[Any], Any]]) -> list[Any]:
-    """The values in a cursor, each read by its kind (``UUID``, ``datetime.fromisoformat``, ...). Raises VALIDATION_ERROR."""
+    """The values in a cursor, each read by its kind (``UUID``, ``datetime.fromisoformat``, ...).
+
+    Raises VALIDATION_ERROR.
+    """
     try:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(values, list):

@@ -19,7 +19,7 @@ _WAITING = text("""
            count(*) filter (where state = 'queued' and due_at <= clock_timestamp()) as ready,
            count(*) filter (where state = 'queued' and due_at > clock_timestamp()) as scheduled,
            count(*) filter (where state = 'uncertain') as uncertain,
-           coalesce(extract(epoch from clock_timestamp() - min(due_at) filter (where state = 'queued')), 0) as oldest_age
+           extract(epoch from clock_timestamp() - min(due_at) filter (where state = 'queued')) as oldest_age
     from message where due_at is not null group by priority
 """)
 _IN_HAND = text("""
@@ -42,7 +42,7 @@ _FOLLOWUP = text("""
     select coalesce(sum(cardinality(message_ids)) filter (where due_at <= clock_timestamp()), 0) as ready,
            coalesce(sum(cardinality(message_ids)) filter (where due_at > clock_timestamp()), 0) as scheduled,
            coalesce(sum(cardinality(message_ids)) filter (where tries > 0), 0) as failed,
-           coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0) as oldest_age,
+           extract(epoch from clock_timestamp() - min(created_at)) as oldest_age,
            (select count(*) from email_log where finished_at > clock_timestamp() - :window) as came,
            (select count(*) from email_log where recorded_at > clock_timestamp() - :window) as went
     from followup
@@ -50,7 +50,7 @@ _FOLLOWUP = text("""
 _WEBHOOKS = text("""
     select count(*) filter (where due_at <= clock_timestamp()) as ready,
            count(*) filter (where due_at > clock_timestamp()) as scheduled,
-           coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp())), 0) as oldest_age,
+           extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp())) as oldest_age,
            (select count(*) from webhook_delivery where state = 'dead') as failed,
            (select count(*) from webhook_delivery where created_at > clock_timestamp() - :window) as came,
            (select count(*) from webhook_delivery where delivered_at > clock_timestamp() - :window) as went
@@ -65,7 +65,9 @@ Depths = dict[str, dict[str, Any]]
 
 
 def queue_depths(session: Session) -> Depths:
-    """For each queue: ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds, in_ and out_per_second, workers."""
+    """For each queue: ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds, in_ and out_per_second,
+    workers.
+    """
     window = {"window": timedelta(seconds=RATE_SECONDS)}
     depths: Depths = {queue: _empty() for queue in QUEUES}
     for statement in (_WAITING, _IN_HAND, _FAILED):
@@ -90,7 +92,7 @@ def _add(depth: dict[str, Any], row: Any) -> None:
     for name in ("ready", "scheduled", "in_flight", "uncertain", "failed"):
         depth[name] += int(row.get(name, 0))
     if "oldest_age" in row:
-        depth["oldest_age_seconds"] = max(0.0, round(float(row["oldest_age"]), 3))
+        depth["oldest_age_seconds"] = max(0.0, round(float(row["oldest_age"] or 0), 3))
     if "came" in row:
         depth["in_per_second"] = round(float(row["came"]) / RATE_SECONDS, 2)
         depth["out_per_second"] = round(float(row["went"]) / RATE_SECONDS, 2)

@@ -27,7 +27,8 @@ LONGEST_WAIT_SECONDS = 30.0
 SCOPE = "email:send"
 
 _RESULT = text("""
-    select m.id, m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider, m.attempts->-1->>'outcome' as last,
+    select m.id, m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider,
+           m.attempts->-1->>'outcome' as last,
            exists (select from email_log where email_log.message_id = m.id) as logged,
            exists (select from followup where m.id = any(message_ids) and tries > 0) as log_failed
     from message m join mailer on mailer.id = m.mailer_id where m.id = :id

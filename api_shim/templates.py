@@ -52,9 +52,7 @@ def wording(session: Session, submission: Submission) -> Wording:
 def _open(words: Wording, submission: Submission) -> list[Fault]:
     faults = []
     if not words.subject:
-        faults.append(
-            Fault("subject", f"template {submission.template_id} has no subject; give one", "subject_needed")
-        )
+        faults.append(Fault("subject", f"template {submission.template_id} has no subject; give one", "subject_needed"))
     if words.html is None and words.text is None:
         faults.append(
             Fault("content", f"template {submission.template_id} has no content; give some", "content_needed")

@@ -1,7 +1,8 @@
 """Requests that wait for an outcome: no thread and no polling, one listening connection for all of them.
 
-The worker announces outcomes with the commit that makes them true. What was announced a moment before somebody began to
-wait is remembered, and the row is read in the end whatever was heard: it is the truth, the announcement only the wake-up.
+The worker announces outcomes with the commit that makes them true. What was announced a moment before somebody began
+to wait is remembered, and the row is read in the end whatever was heard: it is the truth, the announcement only the
+wake-up.
 """
 
 import asyncio
@@ -42,7 +43,8 @@ class Announcements:
                 await self._task
 
     async def outcome(self, message_id: UUID, seconds: float, *, recorded: bool) -> bool:
-        """Waits until the message has an outcome (``recorded``: and its log row was written or refused), or ``seconds`` passed.
+        """Waits until the message has an outcome (``recorded``: and its log row was written or refused), or ``seconds``
+        passed.
 
         Returns whether it was announced. Two requests may wait for the same message.
         """

@@ -190,7 +190,7 @@ class Stack:
             "webhook_secret": identity.webhook_secret,
             "ops_url": f"{self.api_url}/ops",
             "pids": {
-                **{name: pids[name] for name in ("postgres", "redis", "api", "beat", "inbox")},
+                **{name: pids[name] for name in ("postgres", "redis", "api", "beat")},
                 "workers": {queue: pids[queue] for queue in WORKERS},
             },
         }

@@ -50,8 +50,8 @@ class Customer(Base):
 class Activity(Base):
     """One line on the timeline of a contact, deal or customer. Written by the follow-up only.
 
-    ``kind`` is ``email_sent``, ``email_received``, ``email_opened``, ``email_clicked``, ``email_bounced`` ...; a mail that reached
-    no recipient leaves no activity.
+    ``kind`` is ``email_sent``, ``email_received``, ``email_opened``, ``email_clicked``, ``email_bounced`` ...; a mail
+    that reached no recipient leaves no activity.
     """
 
     __tablename__ = "activity"

@@ -1,9 +1,9 @@
 """The heart: a submission (content once), its messages (one per mail to send), and what may happen to them.
 
-One column says when a worker must look at a message next: ``due_at``. For a queued message that is when it may be sent, for
-an uncertain one when to ask the provider. While a worker has it in hand it has none, but a `Lease` with an end; a finished
-message has neither. So retries, schedules and recovery are one index scan, and of the four writes in a message's life only
-the claim touches an index.
+One column says when a worker must look at a message next: ``due_at``. For a queued message that is when it may be
+sent, for an uncertain one when to ask the provider. While a worker has it in hand it has none, but a `Lease` with an
+end; a finished message has neither. So retries, schedules and recovery are one index scan, and of the four writes in
+a message's life only the claim touches an index.
 """
 
 import enum
@@ -170,7 +170,9 @@ class Message(Base):
     recipient_name: Mapped[str | None]
     variables: Mapped[dict[str, Any] | None]
     rfc_message_id: Mapped[str]
-    """The RFC 5322 Message-ID, with angle brackets; frozen at intake, replaced only by what the provider really used."""
+    """The RFC 5322 Message-ID, with angle brackets; frozen at intake, replaced only by what the provider really
+    used.
+    """
     provider_message_id: Mapped[str | None]
     provider_thread_id: Mapped[str | None]
     """The provider's conversation id (Gmail)."""
@@ -180,7 +182,10 @@ class Message(Base):
     attempts: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
     """Finished attempts, oldest first: ``{"at", "outcome", "detail", ...}``."""
     outcomes: Mapped[dict[str, Any] | None]
-    """Per recipient, where they differ: ``{address: {"outcome", "detail"}}``. Absent recipients are still to be sent."""
+    """Per recipient, where they differ: ``{address: {"outcome", "detail"}}``.
+
+    Absent recipients are still to be sent.
+    """
     reason: Mapped[str | None]
     """Why it is in this state, for a person: the last error, the suppression, who cancelled it."""
     finished_at: Mapped[datetime | None]

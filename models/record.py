@@ -33,7 +33,9 @@ class EmailLog(Base):
     submission_id: Mapped[UUID]
     priority: Mapped[int] = mapped_column(SmallInteger)
     type: Mapped[str]
-    """``single`` (one recipient), ``shared`` (one mail, several recipients), ``campaign`` (one of many) or ``reply``."""
+    """``single`` (one recipient), ``shared`` (one mail, several recipients), ``campaign`` (one of many) or
+    ``reply``.
+    """
     status: Mapped[str]
     """The state of the message."""
     subject: Mapped[str]

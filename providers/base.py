@@ -8,8 +8,9 @@
     CREDENTIALS        the account's credentials are refused             queued, the mailer waits for reconnect
     UNCERTAIN          the request went out, no usable answer came       uncertain, then lookup
 
-One call of `Provider.send` puts each mail on the wire at most once: no redirects, no retries of a client library, a timeout on
-everything. An adapter lets no exception out for what a provider or a network can do; it returns outcomes. A bug may raise.
+One call of `Provider.send` puts each mail on the wire at most once: no redirects, no retries of a client library, a
+timeout on everything. An adapter lets no exception out for what a provider or a network can do; it returns outcomes.
+A bug may raise.
 """
 
 import enum
@@ -210,7 +211,7 @@ class Provider(ABC):
         Raises BadSignature; a provider without webhooks raises it always.
         """
 
-    def lookup(self, email: OutboundEmail) -> LookupAnswer:
+    def lookup(self, email: OutboundEmail) -> LookupAnswer:  # noqa: ARG002 -- this one needs no look
         """Asks the provider whether it took this mail. Only for mails whose outcome is uncertain."""
         return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"{self.name} keeps no record that can be asked")
 
@@ -218,5 +219,5 @@ class Provider(ABC):
         """Connects and authenticates without sending: ``POST /v1/mailers/{id}/test``."""
         return Outcome(result=Result.ACCEPTED, detail="nothing to check")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- a provider may hold nothing
         """Gives back connections. Called when the account changes or the process ends."""

@@ -1,8 +1,8 @@
 """Which addresses may be connected to. Stands before every URL or host that a tenant can set.
 
-The host is resolved once, every answer must be allowed, and the caller connects to one of the very addresses that were checked:
-a second lookup could answer otherwise (DNS rebinding). `ipaddress.is_global` alone is not enough: Python 3.11 calls
-NAT64, 6to4, IPv4-compatible and some multicast addresses global.
+The host is resolved once, every answer must be allowed, and the caller connects to one of the very addresses that
+were checked: a second lookup could answer otherwise (DNS rebinding). `ipaddress.is_global` alone is not enough:
+Python 3.11 calls NAT64, 6to4, IPv4-compatible and some multicast addresses global.
 """
 
 import ipaddress
@@ -44,8 +44,8 @@ def is_public(address: IPAddress) -> bool:
 class Guard:
     """Public addresses pass; others only if their host is listed.
 
-    allowed_hosts: host names, addresses or networks in CIDR form that may be reached although they are not public. ``*`` lets
-    everything pass.
+    allowed_hosts: host names, addresses or networks in CIDR form that may be reached although they are not public.
+    ``*`` lets everything pass.
     """
 
     allowed_hosts: frozenset[str] = frozenset()

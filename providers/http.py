@@ -16,31 +16,22 @@ import email.utils
 import http.client
 import http.cookiejar
 import io
-import ipaddress
 import json
-import os
-import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
-import urllib3
-import urllib3.connection
 import urllib3.exceptions
 
 from providers.base import Account, Outcome, Result
-from providers.guard import Guard, HostNotFound, HostRefused, is_public
+from providers.guard import Guard, HostNotFound, HostRefused
+from providers.http_connection import Exchange, GuardedAdapter, current
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
 MAX_RETRY_AFTER = 3600.0
-IDLE_SECONDS = 15.0
-"""A kept connection idle for longer is not reused: the peer may be closing it just as the request is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,114 +97,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-class _Exchange:
-    """One request under way: whether it touched the wire, and a valve that is shut at its deadline."""
-
-    def __init__(self, guard: Guard, total: float) -> None:
-        self.guard = guard
-        self.total = total
-        self.written = False
-        self.expired = False
-        self._valve: socket.socket | None = None
-        self._timer = threading.Timer(total, self._expire)
-        self._timer.daemon = True
-
-    def __enter__(self) -> "_Exchange":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._close_valve()
-
-    def watch(self, sock: socket.socket) -> None:
-        """Remembers the connection. A duplicate descriptor, since TLS detaches the one it wraps."""
-        self._close_valve()
-        self._valve = socket.socket(fileno=os.dup(sock.fileno()))
-        if self.expired:
-            self._expire()
-
-    def _expire(self) -> None:
-        self.expired = True
-        if self._valve is not None:
-            with contextlib.suppress(OSError):
-                self._valve.shutdown(socket.SHUT_RDWR)
-
-    def _close_valve(self) -> None:
-        if self._valve is not None:
-            self._valve.close()
-
-
-_exchange: ContextVar[_Exchange] = ContextVar("exchange")
-
-
-def _connect(connection: urllib3.connection.HTTPConnection, scheme: str) -> socket.socket:
-    """Connects to an address the guard has checked; name and Host header stay those of the URL."""
-    exchange = _exchange.get()
-    host, port = connection.host.strip("[]"), connection.port
-    addresses = exchange.guard.addresses(host, port)
-    if scheme == "http" and host.lower() not in exchange.guard.allowed_hosts:
-        _refuse_plain_text(host, addresses)
-    failure: OSError | None = None
-    for address in addresses:
-        try:
-            sock = socket.create_connection((address, port), timeout=connection.timeout)
-        except OSError as error:
-            failure = error
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        exchange.watch(sock)
-        return sock
-    raise urllib3.exceptions.NewConnectionError(connection, f"cannot connect: {failure}") from failure
-
-
-def _refuse_plain_text(host: str, addresses: list[str]) -> None:
-    if any(is_public(ipaddress.ip_address(address.partition("%")[0])) for address in addresses):
-        raise HostRefused(f"{host} must be reached by https")
-
-
-class _Guarded(urllib3.connection.HTTPConnection):
-    """Says when the first byte is written and never writes on a connection that idled too long."""
-
-    scheme = "http"
-    _used = 0.0
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self, self.scheme)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None and time.monotonic() - self._used > IDLE_SECONDS:
-            self.close()
-        if self.sock is not None:
-            _exchange.get().watch(self.sock)
-        super().request(*args, **kwargs)
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        _exchange.get().written = True
-        self._used = time.monotonic()
-        super().send(data)
-
-
-class _GuardedTls(_Guarded, urllib3.connection.HTTPSConnection):
-    scheme = "https"
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Guarded
-
-
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _GuardedTls
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-
 _UNSENDABLE: tuple[tuple[tuple[type[Exception], ...], Result], ...] = (
     ((HostRefused,), Result.CREDENTIALS),
     ((requests.exceptions.InvalidHeader, requests.exceptions.InvalidJSONError), Result.PERMANENT),
@@ -239,7 +122,7 @@ _FAULTS = (
 )
 
 
-def _translated(error: Exception, exchange: _Exchange) -> NotSent | NoAnswer:
+def _translated(error: Exception, exchange: Exchange) -> NotSent | NoAnswer:
     if exchange.expired:
         text = f"no whole answer within {exchange.total:g} s"
     elif isinstance(error, HostRefused | HostNotFound):
@@ -281,7 +164,7 @@ class Session(requests.Session):
         self.trust_env = False
         self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter())
+            self.mount(scheme, GuardedAdapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """No redirect is followed, nor is the body of one read without a bound."""
@@ -292,8 +175,8 @@ class Session(requests.Session):
             "stream": True,
             "timeout": (self.timeout.connect, self.timeout.read),
         }
-        with _Exchange(self.guard, self.timeout.total) as exchange:
-            token = _exchange.set(exchange)
+        with Exchange(self.guard, self.timeout.total) as exchange:
+            token = current.set(exchange)
             try:
                 response = super().request(*args, **kwargs)
                 response.raw = io.BytesIO(_read(response))
@@ -302,7 +185,7 @@ class Session(requests.Session):
             except _FAULTS as error:
                 raise _translated(error, exchange) from None
             finally:
-                _exchange.reset(token)
+                current.reset(token)
         return response
 
 

@@ -12,7 +12,8 @@ from worker.settings import Settings
 def celery_app(settings: Settings) -> Celery:
     """The app every process rings with and every worker runs.
 
-    No results, no ETA, no retries by Celery: what must not be lost is a row. Timeouts bound what a hanging broker can cost.
+    No results, no ETA, no retries by Celery: what must not be lost is a row. Timeouts bound what a hanging broker can
+    cost.
     """
     app = Celery("postroad", broker=settings.broker, include=["worker.tasks"])
     app.conf.update(

@@ -26,7 +26,8 @@ LOST_AFTER_SECONDS = 2.0
 # Walks from lane to lane through the index of due messages, one step per lane, however long the lanes are.
 _SEND_LANES = text("""
     with recursive lane as (
-        (select mailer_id, priority, due_at from message where due_at is not null order by mailer_id, priority, due_at limit 1)
+        (select mailer_id, priority, due_at from message where due_at is not null
+         order by mailer_id, priority, due_at limit 1)
         union all
         select next.mailer_id, next.priority, next.due_at from lane, lateral (
             select mailer_id, priority, due_at from message

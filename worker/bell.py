@@ -1,8 +1,8 @@
 """Doorbells: Celery messages that say "this lane has due work" and nothing else.
 
-At most one bell per lane is outstanding: its id stands in Redis, and whoever answers a bell takes the id away only if it is
-still that bell's. A bell that was replaced therefore still does its work, but cannot start a second chain. Losing a bell, or all of
-Redis, costs a second: the beat rings again.
+At most one bell per lane is outstanding: its id stands in Redis, and whoever answers a bell takes the id away only if
+it is still that bell's. A bell that was replaced therefore still does its work, but cannot start a second chain.
+Losing a bell, or all of Redis, costs a second: the beat rings again.
 """
 
 import queue
@@ -66,7 +66,8 @@ class Bells:
     def ring(self, lane: Lane, *, replace: bool = False) -> bool:
         """Rings unless a bell of the lane is outstanding. ``replace`` rings all the same and disowns the earlier one.
 
-        Returns whether it rang. Never raises for a broker that is away, and never waits longer than its socket timeouts.
+        Returns whether it rang. Never raises for a broker that is away, and never waits longer than its socket
+        timeouts.
         """
         bell = uuid4().hex
         try:

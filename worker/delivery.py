@@ -1,8 +1,8 @@
 """The send path: claim, compose, provider, outcomes.
 
-`Delivery.run` reads as the list of its steps. A batch goes out in slices, one small group per connection. The outcomes of a slice
-and the attempts of the next are one commit, made while nothing is on the wire, so a killed worker leaves one slice uncertain
-and the rest of its batch simply returns to the queue.
+`Delivery.run` reads as the list of its steps. A batch goes out in slices, one small group per connection. The
+outcomes of a slice and the attempts of the next are one commit, made while nothing is on the wire, so a killed worker
+leaves one slice uncertain and the rest of its batch simply returns to the queue.
 """
 
 import time
@@ -34,7 +34,8 @@ TASK_SECONDS = 5.0
 Composed = tuple[Held, OutboundEmail]
 
 _SUPPRESSED = text("""
-    select address, reason from suppression where workspace_id = :workspace_id and list_id = '' and address = any(:addresses)
+    select address, reason from suppression
+    where workspace_id = :workspace_id and list_id = '' and address = any(:addresses)
 """)
 _THROTTLE = text("update mailer set throttled_until = clock_timestamp() + :pause where id = :id")
 _RECONNECT = text("update mailer set status = :status, status_reason = :reason where id = :id and status = 'active'")
@@ -216,7 +217,9 @@ STOPS_MAILER = (Result.THROTTLED, Result.CREDENTIALS)
 
 
 def _suspects_alone(messages: Sequence[Held]) -> tuple[Sequence[Held], Sequence[Held]]:
-    """Messages that were in hand when a worker died go one at a time, so that a deadly one takes no neighbours along."""
+    """Messages that were in hand when a worker died go one at a time, so that a deadly one takes no neighbours
+    along.
+    """
     first_suspect = next((message for message in messages if message.crashes), None)
     if first_suspect is None:
         return messages, ()

@@ -37,10 +37,11 @@ _NUMBERS = text("update workspace set event_cursor = event_cursor + :count where
 _APPEND = text("""
     with given as (
         select * from jsonb_to_recordset(cast(:events as jsonb)) as e(
-            id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text, recipients text[],
-            data jsonb, natural_key text, at timestamptz)
+            id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text,
+            recipients text[], data jsonb, natural_key text, at timestamptz)
     ), appended as (
-        insert into event (id, workspace_id, cursor, message_id, submission_id, seq, type, state, recipients, data, natural_key, at)
+        insert into event (id, workspace_id, cursor, message_id, submission_id, seq, type, state, recipients, data,
+                           natural_key, at)
         select g.id, :workspace_id, :cursor + g.position, g.message_id, g.submission_id,
                coalesce(earlier.last, 0) + row_number() over (partition by g.message_id order by g.position),
                g.type, g.state, g.recipients, coalesce(g.data, '{}'), g.natural_key, g.at

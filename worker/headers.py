@@ -126,9 +126,11 @@ def text_line(name: str, value: str) -> str:
     """An unstructured header line with its end."""
     value = value.strip()
     if value.isascii() and "=?" not in value:
+        if len(name) + 2 + len(value) <= WIDTH:
+            return f"{name}: {value}{EOL}"
         words = _WORD.findall(value)
         if all(len(word) <= WIDTH * 8 for word in words):
-            return _filled(f"{name}:", [f" {words[0]}", *words[1:]] if words else [" "]) + EOL
+            return _filled(f"{name}:", [f" {words[0]}", *words[1:]]) + EOL
     return f"{name}: " + f"{EOL} ".join(_encoded_words(value, first=len(name) + 2)) + EOL
 
 
@@ -204,6 +206,9 @@ def _last_line(text: str) -> int:
 
 
 def _joined(name: str, items: Sequence[str], separator: str) -> str:
+    line = f"{name}: " + f"{separator} ".join(items)
+    if len(line) <= WIDTH:
+        return line + EOL
     last = len(items) - 1
     words = (f" {item}{separator if number < last else ''}" for number, item in enumerate(items))
     return _filled(f"{name}:", words) + EOL

@@ -1,4 +1,6 @@
-"""Proof of life of a worker process: a row that is refreshed, and an advisory lock that the kernel frees when it dies."""
+"""Proof of life of a worker process: a row that is refreshed, and an advisory lock that the kernel frees when it
+dies.
+"""
 
 import os
 import threading

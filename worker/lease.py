@@ -68,7 +68,8 @@ _CLAIM = text("""
             due_at = null, lease_id = held.id
         from due, held where m.id = due.id
         returning m.id, m.submission_id, due.was, m.tries, m.crashes, m.recipients, m.recipient_name, m.variables,
-                  m.rfc_message_id, m.provider_message_id, m.attempts, m.outcomes, m.created_at, due.due_at as was_due_at
+                  m.rfc_message_id, m.provider_message_id, m.attempts, m.outcomes, m.created_at,
+                  due.due_at as was_due_at
     ), lease as (
         insert into lease (id, worker, mailer_id, priority, message_ids, expires_at)
         select held.id, :worker, :mailer_id, :priority, (select array_agg(taken.id) from taken),
@@ -104,7 +105,8 @@ _ORPHANS = text("""
 _RECOVER = text("""
     with over as (
         select id, state as was, crashes + 1 as crashes from message
-        where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'sending', 'uncertain')
+        where id = any(:ids) and lease_id = :lease_id and due_at is null
+              and state in ('claimed', 'sending', 'uncertain')
         for no key update
     ), recovered as (
         update message m
@@ -124,7 +126,8 @@ _RECOVER = text("""
         from over where m.id = over.id
         returning m.id, m.state
     ), outbox as (
-        insert into followup (message_ids) select array_agg(id) from recovered where state = 'failed' having count(*) > 0
+        insert into followup (message_ids)
+        select array_agg(id) from recovered where state = 'failed' having count(*) > 0
     )
     select count(*) from recovered
 """)

@@ -1,4 +1,7 @@
-"""Logs: one JSON object a line on stdout, with the ids bound where the work began. Never an address, a body or a secret."""
+"""Logs: one JSON object a line on stdout, with the ids bound where the work began.
+
+Never an address, a body or a secret.
+"""
 
 import logging
 import sys

@@ -1,7 +1,8 @@
 """What an outcome means for a message, and how it is written down.
 
-`judge` decides: a pure function from what was known, what the provider said and the policy. `record_verdicts` writes: one
-statement for a whole slice, guarded by the state, the attempt and the lease, with the follow-up's outbox row in the same commit.
+`judge` decides: a pure function from what was known, what the provider said and the policy. `record_verdicts` writes:
+one statement for a whole slice, guarded by the state, the attempt and the lease, with the follow-up's outbox row in
+the same commit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +68,8 @@ class Verdict:
 def judge(message: Held, outcome: Outcome, policy: Policy) -> Verdict:
     """The verdict on a mail that was put on the wire.
 
-    Each recipient has its own result (the whole's, unless the provider said otherwise). Those accepted or refused for good are
-    decided; the mail is finished when all are, and otherwise goes on for the rest alone.
+    Each recipient has its own result (the whole's, unless the provider said otherwise). Those accepted or refused for
+    good are decided; the mail is finished when all are, and otherwise goes on for the rest alone.
     """
     results = {address: outcome.recipients.get(address, outcome) for address in message.pending}
     decided = {address: one for address, one in results.items() if one.result in DECIDED}
@@ -166,14 +167,15 @@ def _attempt(outcome: Outcome, at: datetime) -> dict[str, Any]:
     return {"at": at.isoformat(), **_one(outcome)}
 
 
-# A slice's verdicts travel as one JSON array. A worker that comes back after its lease was ended may still report on the very
+# A slice's verdicts travel as one JSON array. A worker that comes back after its lease was ended may still report on
+# the very
 # attempt it made (the message is uncertain and no later attempt has begun): what it knows is better than asking.
 _RECORD = text(f"""
     with verdict as materialized (
         select * from jsonb_to_recordset(cast(:verdicts as jsonb)) as v(
             message_id uuid, was message_state, state message_state, tries int, due_at timestamptz, attempt jsonb,
-            provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text, reason text,
-            awaited bool, finished bool)
+            provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text,
+            reason text, awaited bool, finished bool)
     ), written as (
         update message m
         set state = v.state, due_at = v.due_at,

@@ -1,8 +1,8 @@
 """The follow-up: log rows, CRM activities, threads, events and webhook deliveries, by set-based SQL in one transaction.
 
-It may fail and be repeated for ever without a second mail: what it works from is the outbox row that the outcome's commit wrote, and
-that row goes in the commit of the log rows. While the log cannot be written the caller of a waiting request gets EMAIL_LOG_FAILED, the
-event says so, and a later try repairs it.
+It may fail and be repeated for ever without a second mail: what it works from is the outbox row that the outcome's
+commit wrote, and that row goes in the commit of the log rows. While the log cannot be written the caller of a waiting
+request gets EMAIL_LOG_FAILED, the event says so, and a later try repairs it.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,8 @@ _TAKE = text("""
 _SUBMISSIONS = """
     submitted as materialized (
         select s.id, s.content->>'subject' as subject, s.content->'sender'->>'email' as sender_email, s.total,
-               s.content->'in_reply_to' is not null as is_reply, s.campaign_id, s.contact_id, s.deal_id, s.customer_id,
+               s.content->'in_reply_to' is not null as is_reply, s.campaign_id,
+               s.contact_id, s.deal_id, s.customer_id,
                s.sender_user_id, s.awaited,
                array(select item->>'email' from jsonb_array_elements(coalesce(s.content->'cc', '[]')) item) as cc,
                s.content->'attachments'->0->>'filename' as attachment_filename
@@ -65,13 +66,13 @@ _SUBMISSIONS = """
 _LOG = text(f"""
     with {_SUBMISSIONS}
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email,
-        recipient_email, recipients, cc, provider, mailer_id, rfc_message_id, provider_message_id, thread_id, sender_user_id,
-        contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at, created_at)
+        recipient_email, recipients, cc, provider, mailer_id, rfc_message_id, provider_message_id, thread_id,
+        sender_user_id, contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at, created_at)
     select m.id, m.workspace_id, m.submission_id, m.priority,
            case when s.is_reply then 'reply' when s.total > 1 then 'campaign'
                 when cardinality(m.recipients) > 1 then 'shared' else 'single' end,
-           m.state, coalesce(m.subject, s.subject, ''), s.sender_email, m.recipients[1], m.recipients, s.cc, mailer.provider,
-           m.mailer_id, m.rfc_message_id, m.provider_message_id, m.thread_id, s.sender_user_id,
+           m.state, coalesce(m.subject, s.subject, ''), s.sender_email, m.recipients[1], m.recipients, s.cc,
+           mailer.provider, m.mailer_id, m.rfc_message_id, m.provider_message_id, m.thread_id, s.sender_user_id,
            contact.id, deal.id, customer.id, s.campaign_id, s.attachment_filename,
            m.reason, coalesce(m.finished_at, clock_timestamp()), m.created_at
     from message m join submitted s on s.id = m.submission_id join mailer on mailer.id = m.mailer_id
@@ -86,16 +87,18 @@ _LOG = text(f"""
 # One line per linked entity that still exists, for mails that reached somebody.
 _ACTIVITIES = text("""
     insert into activity (id, workspace_id, entity_type, entity_id, message_id, kind, direction, subject, created_at)
-    select gen_random_uuid(), l.workspace_id, link.kind, link.id, l.message_id, 'email_sent', 'outbound', l.subject, l.finished_at
-    from email_log l, lateral (values ('contact', l.contact_id), ('deal', l.deal_id), ('customer', l.customer_id)) as link (kind, id)
+    select gen_random_uuid(), l.workspace_id, link.kind, link.id, l.message_id, 'email_sent', 'outbound', l.subject,
+           l.finished_at
+    from email_log l,
+         lateral (values ('contact', l.contact_id), ('deal', l.deal_id), ('customer', l.customer_id)) link (kind, id)
     where l.message_id = any(:ids) and link.id is not null and l.status = any(:accepted)
     on conflict do nothing
 """)
 
 # A thread appears with its first mail that reached somebody; later mails add their people and move it up.
 _THREADS = text("""
-    insert into thread as t (id, workspace_id, subject, participants, last_direction, has_outbound, provider_thread_id, contact_id,
-        deal_id, customer_id, last_message_at)
+    insert into thread as t (id, workspace_id, subject, participants, last_direction, has_outbound, provider_thread_id,
+        contact_id, deal_id, customer_id, last_message_at)
     select distinct on (l.thread_id) l.thread_id, l.workspace_id, l.subject,
            array(select distinct lower(address) from unnest(l.recipients || l.cc || l.sender_email) address order by 1),
            'outbound', true, m.provider_thread_id, l.contact_id, l.deal_id, l.customer_id, l.finished_at
@@ -103,7 +106,8 @@ _THREADS = text("""
     where l.message_id = any(:ids) and l.thread_id is not null and l.status = any(:accepted)
     order by l.thread_id, l.finished_at desc
     on conflict (id) do update set
-        participants = array(select distinct address from unnest(t.participants || excluded.participants) address order by 1),
+        participants = array(
+            select distinct address from unnest(t.participants || excluded.participants) address order by 1),
         last_direction = 'outbound', has_outbound = true,
         provider_thread_id = coalesce(t.provider_thread_id, excluded.provider_thread_id),
         contact_id = coalesce(t.contact_id, excluded.contact_id), deal_id = coalesce(t.deal_id, excluded.deal_id),
@@ -112,7 +116,8 @@ _THREADS = text("""
 """)
 
 _OUTCOMES = text("""
-    select m.id, m.workspace_id, m.submission_id, m.state, m.recipients, m.outcomes, m.reason, m.finished_at, mailer.provider
+    select m.id, m.workspace_id, m.submission_id, m.state, m.recipients, m.outcomes, m.reason, m.finished_at,
+           mailer.provider
     from message m join mailer on mailer.id = m.mailer_id where m.id = any(:ids) order by m.id
 """)
 

@@ -22,7 +22,10 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(default=None, repr=False)
     """Celery's broker where it is not ``redis_url``."""
     secret_keys: str = Field(repr=False)
-    """Comma-separated Fernet keys that seal credentials; the first seals, all open. Rotate by putting a new one first."""
+    """Comma-separated Fernet keys that seal credentials; the first seals, all open.
+
+    Rotate by putting a new one first.
+    """
     public_url: str = "http://127.0.0.1:8025"
     """Root of tracking, unsubscribe and hook URLs as the outside reaches them."""
     mail_domain: str = "mail.postroad.test"

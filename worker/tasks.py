@@ -1,4 +1,7 @@
-"""The table of contents: every task. A task hears a bell, does the due work of its lane, and rings again if there may be more."""
+"""The table of contents: every task.
+
+A task hears a bell, does the due work of its lane, and rings again if there may be more.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -52,8 +55,8 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
 def time_limit(runtime: Runtime) -> Iterator[None]:
     """Ends the process if the work in hand outlives most of its lease.
 
-    By the signal's default action, which needs no cooperation: an endless regular expression holds the interpreter, but not the kernel.
-    The supervisor starts a new process; the lease is recovered.
+    By the signal's default action, which needs no cooperation: an endless regular expression holds the interpreter,
+    but not the kernel. The supervisor starts a new process; the lease is recovered.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, runtime.settings.lease_seconds * 0.8)

@@ -12,7 +12,10 @@ class SecretUnreadable(Exception):
 
 
 class Vault:
-    """Seals and opens small JSON objects. ``purpose`` binds a sealed value to its row: moved elsewhere it does not open."""
+    """Seals and opens small JSON objects.
+
+    ``purpose`` binds a sealed value to its row: moved elsewhere it does not open.
+    """
 
     def __init__(self, keys: str) -> None:
         self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])

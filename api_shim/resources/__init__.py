@@ -1,5 +1,7 @@
-"""The resources, a file each. All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
+"""The resources, a file each.
 
-from api_shim.resources import ops, submissions
+All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
 
-ROUTERS = (submissions.router, ops.router)
+from api_shim.resources import crm, ops, submissions
+
+ROUTERS = (submissions.router, ops.router, crm.router)

@@ -20,7 +20,10 @@ def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 def readyz(request: Request) -> Response:
-    """The database answers: mail can be accepted. Redis only delays; its trouble is shown, and is no reason to turn mail away."""
+    """The database answers: mail can be accepted.
+
+    Redis only delays; its trouble is shown, and is no reason to turn mail away.
+    """
     checks = {"database": _database(request), "redis": _redis(request)}
     ready = checks["database"] == "ok"
     return Json({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)

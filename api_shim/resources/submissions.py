@@ -45,7 +45,7 @@ def get_submission(ref_id: str, session: SessionDep, caller: Reader) -> dict[str
 def show_submission(session: Session, row: Submission) -> dict[str, Any]:
     counts = dict.fromkeys((state.value for state in State), 0)
     grouped = select(Message.state, func.count()).where(Message.submission_id == row.id).group_by(Message.state)
-    counts.update({state: count for state, count in session.execute(grouped)})
+    counts.update(session.execute(grouped).tuples())
     is_open = any(counts[state] for state in OPEN)
     finished_at = None
     if not is_open:
@@ -71,7 +71,9 @@ def show_submission(session: Session, row: Submission) -> dict[str, Any]:
 
 
 def _status(counts: dict[str, int], *, is_open: bool) -> str:
-    """``queued`` until anything happened, ``sending`` while anything is open, else what became of all: the one state, or ``finished``."""
+    """``queued`` until anything happened, ``sending`` while anything is open, else what became of all: the one
+    state, or ``finished``.
+    """
     if is_open:
         return "queued" if counts[State.QUEUED] == sum(counts.values()) else "sending"
     states = [state for state, count in counts.items() if count]

@@ -1,4 +1,7 @@
-"""Schema migrations. Each works while the previous version's processes still run (add first, remove a release later)."""
+"""Schema migrations.
+
+Each works while the previous version's processes still run (add first, remove a release later).
+"""
 
 from pathlib import Path
 
@@ -17,5 +20,5 @@ def config(database_url: str) -> Config:
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Brings the database to ``revision``. Safe to call from several processes at once: one does it, the others wait."""
+    """Brings the database to ``revision``. Several processes may call it at once: one does it, the others wait."""
     command.upgrade(config(database_url), revision)
