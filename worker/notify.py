@@ -167,6 +167,8 @@ class Notifier:
                     deliveries.put_off(db, endpoint.id, wait)
             else:
                 claimed = deliveries.claim(db, endpoint.id, limit, self._settings.lease)
+            if not claimed:
+                return [], {}
             facts = self._facts(db, endpoint.workspace_id, claimed)
             lost = [each for each in claimed if each.event_id not in facts]
             deliveries.settle(db, [_lost(each) for each in lost])

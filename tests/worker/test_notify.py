@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,19 @@ def test_a_delivered_event_carries_a_signature_that_the_public_library_accepts(
     (attempt,) = row.attempts
     assert (attempt["status"], attempt["error"], attempt["response"]) == (200, None, "ok")
     assert set(attempt) == {"at", "status", "error", "milliseconds", "response"}
+
+
+@pytest.mark.parametrize("max_batch", [1, 10])
+def test_the_documented_receiver_reads_what_is_sent(world: World, receiver: Receiver, max_batch: int) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    documented: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], documented)
+    endpoint = world.endpoint(receiver.url, max_batch=max_batch)
+    world.due(endpoint)
+    world.notifier().deliver(endpoint.id)
+    (call,) = receiver.calls
+    (event,) = documented["events"](endpoint.secret, call.headers, call.body)
+    assert event["event"] == "MAIL_DELIVERED"
 
 
 def test_a_changed_body_does_not_verify(world: World, receiver: Receiver) -> None:

@@ -1,6 +1,7 @@
 """The bodies of events, as the source documents print them."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -138,3 +139,9 @@ def test_every_event_has_a_body_under_its_wire_name(kind: EventType) -> None:
 @pytest.mark.parametrize("kind", ["endpoint_disabled", "mailer_reconnect_required"])
 def test_an_operators_event_has_no_mail_in_it(kind: str) -> None:
     assert body(row(type=kind, data={"reason": "410"}, recipients=[]))["details"] == {"reason": "410"}
+
+
+def test_the_documentation_names_every_event() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    for kind, name in WIRE_NAMES.items():
+        assert f"| `{name}` | `{kind.value}` |" in page
