@@ -110,7 +110,7 @@ class OutboundEmail:
     """Set for `Form.FIELDS`."""
     provider_thread_id: str | None = None
     draft_id: str | None = None
-    """What an earlier attempt of a draft-first provider left behind."""
+    """The ``provider_message_id`` of an earlier attempt: the draft that a draft-first provider left behind."""
     smtputf8: bool = False
     """An address or header cannot be written without SMTPUTF8 (RFC 6531)."""
     ip_pool: str = ""
@@ -214,6 +214,14 @@ class Provider(ABC):
     def lookup(self, email: OutboundEmail) -> LookupAnswer:  # noqa: ARG002 -- this one needs no look
         """Asks the provider whether it took this mail. Only for mails whose outcome is uncertain."""
         return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"{self.name} keeps no record that can be asked")
+
+    @property
+    def rotated_credentials(self) -> Mapping[str, Any] | None:
+        """New credentials that the provider handed out in place of the account's (a rotated refresh token).
+
+        The worker stores them after each call; the next task then opens the adapter with them.
+        """
+        return None
 
     def check(self) -> Outcome:
         """Connects and authenticates without sending: ``POST /v1/mailers/{id}/test``."""

@@ -48,9 +48,9 @@ class Letter:
     message_id: UUID
     rfc_message_id: str
     """With angle brackets."""
-    recipients: tuple[str, ...]
+    recipients: tuple[str, ...] = field(repr=False)
     """Envelope recipients still to serve."""
-    to: Address | None
+    to: Address | None = field(repr=False)
     """The recipient of an individual message. None for a shared one, whose headers stand in the content."""
     variables: Mapping[str, str] | None = field(repr=False)
     date: datetime
@@ -101,9 +101,10 @@ class Compiled:
         self._envelope_from = to_ascii_domain(envelope_from)
         self._texts = compile_texts(content, tracker)
         self._shared_smtputf8 = any(needs_smtputf8(address.email) for address in _header_addresses(content))
-        self._files = tuple(_file(ref, files) for ref in content.attachments)
         self._before, self._after = _fixed_headers(content)
-        self._body = Spliced(_body(content, self._texts, files, seed) if self._form is Form.MIME else [])
+        of_mime = self._form is Form.MIME
+        self._body = Spliced(_body(content, self._texts, files, seed) if of_mime else [])
+        self._files = () if of_mime else tuple(_file(ref, files) for ref in content.attachments)
         self.size_estimate = self._estimate()
 
     def email(self, letter: Letter) -> OutboundEmail:

@@ -166,6 +166,7 @@ class Delivery:
             outcomes = [Outcome(result=Result.UNCERTAIN, detail=f"the adapter failed: {type(error).__name__}")] * len(
                 begun
             )
+        self.runtime.providers.keep_rotated(self.runtime.engine, self.mailer)
         policy = self._policy
         for (message, _), outcome in zip(begun, outcomes, strict=True):
             self._keep(message, judge(message, outcome, policy))

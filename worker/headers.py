@@ -28,7 +28,7 @@ _RESERVED = re.compile(
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?: [A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*")
 _QUOTED = re.compile(r'(["\\])')
 _WORD = re.compile(r"\s*\S+")
-_ID = re.compile(r"<[!-;=?-~]{1,990}>")
+_ID = re.compile(r"<[!-;=?-~]{1,960}>")
 _MAILBOX = re.compile(
     r"(?:[^\s\"(),:;<>@\[\\\]\x00-\x1f\x7f-\x9f]+|\"(?:[^\"\\\x00-\x1f\x7f-\x9f]|\\[ -~])*\")"
     r"@[^\s\"(),;<>@\\\x00-\x1f\x7f-\x9f]+"

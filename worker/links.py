@@ -204,4 +204,4 @@ def _may_be_web(start: str, variables: list[str]) -> bool:
     start = start.lstrip().lower()
     if WEB.match(start):
         return True
-    return bool(variables) and ("https://".startswith(start) or "http://".startswith(start) or start == "https://")
+    return bool(variables) and ("https://".startswith(start) or "http://".startswith(start))

@@ -43,6 +43,9 @@ _MAILER = text("""
 """)
 
 
+_ROTATED = text("update mailer set sealed_credentials = :sealed where id = :id")
+
+
 class Providers:
     """Adapters by mailer. An adapter is reopened when the mailer's credentials, address or caps change."""
 
@@ -73,6 +76,15 @@ class Providers:
                 _, (_, oldest) = self._open.popitem(last=False)
                 oldest.close()
             return provider
+
+    def keep_rotated(self, engine: Engine, mailer: OpenMailer) -> None:
+        """Stores credentials that the provider replaced, before the old ones are gone for good."""
+        rotated = mailer.provider.rotated_credentials
+        if rotated is None:
+            return
+        sealed = self._vault.seal(mailer_purpose(mailer.id), rotated)
+        with engine.begin() as connection:
+            connection.execute(_ROTATED, {"id": mailer.id, "sealed": sealed})
 
     def account(self, row: Any) -> Account:
         """The adapter's view of a mailer row; the only place where credentials are opened."""

@@ -168,7 +168,7 @@ class Boundaries:
 
 def quoted_value(value: str) -> bytes:
     """A value for a hole in a quoted-printable text, followed by a soft break."""
-    if len(value) < _QP_WIDTH and _PLAIN.fullmatch(value):
+    if len(value) <= _QP_WIDTH and _PLAIN.fullmatch(value):
         return value.encode("ascii") + _SOFT
     return _quoted_run(value.replace("\r\n", "\n").replace("\r", "\n")) + _SOFT
 

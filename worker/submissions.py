@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,16 +35,16 @@ class LoadedSubmission:
 
     def email(self, message: Held, now: datetime) -> OutboundEmail:
         """The mail of one message. Raises worker.compose.CompositionError."""
-        return self.compiled.email(
-            Letter(
-                message_id=message.id,
-                rfc_message_id=message.rfc_message_id,
-                recipients=message.pending,
-                to=Address(message.recipients[0], message.recipient_name) if self.content.individual else None,
-                variables=message.variables,
-                date=now,
-            )
+        letter = Letter(
+            message_id=message.id,
+            rfc_message_id=message.rfc_message_id,
+            recipients=message.pending,
+            to=Address(message.recipients[0], message.recipient_name) if self.content.individual else None,
+            variables=message.variables,
+            date=now,
         )
+        email = self.compiled.email(letter)
+        return replace(email, draft_id=message.provider_message_id) if message.provider_message_id else email
 
     def subject(self, message: Held) -> str | None:
         """The rendered subject where it is this message's alone."""

@@ -6,7 +6,17 @@ from html import escape
 
 from models.content import Content
 from worker.links import has_unsubscribe_link, html_pieces
-from worker.template import UNSUBSCRIBE_URL, LineVariable, Piece, Pixel, Variable, raw, split, variables_in
+from worker.template import (
+    UNSUBSCRIBE_URL,
+    CompositionError,
+    LineVariable,
+    Piece,
+    Pixel,
+    Variable,
+    raw,
+    split,
+    variables_in,
+)
 from worker.tracking import Tracker
 
 _PIXEL = ('<img src="', '" width="1" height="1" alt="" style="border:0;width:1px;height:1px">')
@@ -17,7 +27,7 @@ _HTML_FOOTER = (
 _TEXT_FOOTER = "\n\nUnsubscribe: {{unsubscribe_url}}\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Texts:
     """The parts of the content that are text. One of ``html`` and ``text`` is there."""
 
@@ -27,8 +37,13 @@ class Texts:
 
 
 def compile_texts(content: Content, tracker: Tracker | None) -> Texts:
-    """The texts of the content as its settings want them. Without a tracker, links and opens are left alone."""
+    """The texts of the content as its settings want them. Without a tracker, links and opens are left alone.
+
+    Raises CompositionError.
+    """
     wanted = _wanted(content)
+    if content.settings.unsubscribe and UNSUBSCRIBE_URL in variables_in(content.subject):
+        raise CompositionError("the unsubscribe link cannot stand in the subject")
     html = None if content.html is None else _unix_lines(content.html)
     text = None if content.text is None else _unix_lines(content.text)
     if html is None and text is None:

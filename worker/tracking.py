@@ -13,7 +13,7 @@ import enum
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
@@ -58,13 +58,13 @@ class Clicked:
 class Unsubscribed:
     message_id: UUID
     workspace: UUID
-    recipient: str
+    recipient: str = field(repr=False)
     """Empty where several recipients share the message: the page has to ask."""
     list_id: str
     """Empty for every list of the workspace."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Keys:
     """The keys derived from one secret."""
 
