@@ -67,7 +67,7 @@ class _Reading:
                 self._start_tag(token, token.source or "", offset + start)
             elif token.type is TokenType.COMMENT:
                 self._comment(token.source or "", offset + start)
-            elif token.type is TokenType.END_TAG and token.tag == "body" and not offset:
+            elif token.type is TokenType.END_TAG and token.tag == "body":
                 self.body_end = start
 
     def _comment(self, source: str, offset: int) -> None:

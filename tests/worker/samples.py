@@ -9,9 +9,11 @@ from email.message import EmailMessage
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from models.content import Address, AttachmentRef, Content, SendSettings
 from providers.base import Fields, Form
-from worker.compose import Compiled, Letter
+from worker.compose import Compiled, CompositionError, Letter
 from worker.tracking import Tracker
 
 SUBMISSION = UUID("01938c5e-0000-7000-8000-000000000001")
@@ -20,6 +22,9 @@ WORKSPACE = UUID("01938c5e-0000-7000-8000-0000000000bb")
 TRACKER = Tracker("https://t.demo.test", b"0123456789abcdef0123456789abcdef")
 DATE = datetime(2026, 11, 21, 12, 30, 15, 999, tzinfo=UTC)
 EVERYTHING = SendSettings(open_tracking=True, click_tracking=True, unsubscribe=True)
+
+OUTLOOK_ID = f"<{'AM0PR04MB' + 'x' * 120}@AM0PR04MB0000.eurprd04.prod.outlook.com>"
+"""As long as Outlook makes them."""
 
 CONTENT = Content(
     sender=Address("hello@demo.test", "Demo"),
@@ -100,3 +105,14 @@ def assert_wire_format(raw: bytes, longest: int = 998) -> None:
     assert b"\n" not in raw.replace(b"\r\n", b"")
     assert b"\r" not in raw.replace(b"\r\n", b"")
     assert max(len(line) for line in raw.split(b"\r\n")) <= longest
+
+
+def refused(mail: Content, note: Any = None, form: Form = Form.MIME, files: dict[str, bytes] | None = None) -> str:
+    with pytest.raises(CompositionError) as caught:
+        compiled(mail, form, files).email(note or letter())
+    return str(caught.value)
+
+
+IMAGE, PDF = b"\x89PNG", b"%PDF"
+LOGO = attached(IMAGE, "logo.png", "image/png", inline=True, content_id="logo@demo", content_location="logo.png")
+PAPER = attached(PDF, "a.pdf", "application/pdf")

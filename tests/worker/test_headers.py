@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from models.content import Address
 from tests.worker.samples import assert_wire_format
-from worker.headers import address_line, check_header, check_line, ids_line, is_mailbox, text_line, to_ascii_domain
+from worker.headers import (
+    address_line,
+    check_header,
+    check_line,
+    ids_line,
+    is_mailbox,
+    is_message_id,
+    text_line,
+    to_ascii_domain,
+)
 
 CONTROLS = ["\r\n", "\n", "\r", "\0", "\x0b", "\x1f", "\x7f", "\x80", "\x85", "\x9f", "\u2028", "\u2029"]
 HIDDEN = ["=?utf-8?q?x=0D=0ABcc:_a=40evil.test?=", "=?utf-8?b?DQpCY2M6IGFAZXZpbC50ZXN0?=", "=?latin-1?q?=85?="]
@@ -107,7 +116,7 @@ def test_a_hundred_addresses_are_folded_between_them() -> None:
 
 
 def test_long_ids_are_never_encoded_words() -> None:
-    ids = [f"<{'A' * 150}{n}@mail.outlook.example>" for n in range(30)] + ["<short@x>", "<also@x>"]
+    ids = [f"<{'A' * 150}{n}@mail.outlook.example>" for n in range(30)] + [f"<{'B' * 950}@x>", "<short@x>", "<also@x>"]
     line = ids_line("References", ids)
     assert "=?" not in line
     assert_wire_format(line.encode())
@@ -134,3 +143,12 @@ def test_addresses_pass(email: str) -> None:
 )  # fmt: skip
 def test_what_would_change_a_headers_meaning_is_no_address(email: str) -> None:
     assert not is_mailbox(email)
+
+
+@pytest.mark.parametrize("text", ["", "a@b", "<>", "<a b@c>", "<a@b>\r\n", "<a@b><c@d>", "<é@b>", f"<{'a' * 990}@b>"])
+def test_what_is_no_message_id_is_told(text: str) -> None:
+    assert not is_message_id(text)
+
+
+def test_a_message_id_may_be_long() -> None:
+    assert is_message_id(f"<{'a' * 900}@b>")
