@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created, Key, Tenant
@@ -11,7 +11,10 @@ from models.base import Base, Created, Key, Tenant
 
 class Contact(Base):
     __tablename__ = "contact"
-    __table_args__ = (Index(None, "workspace_id", "id"), Index(None, "workspace_id", "email"))
+    __table_args__ = (
+        Index(None, "workspace_id", "id"),
+        Index("ix_contact_email", "workspace_id", text("lower(email)")),
+    )
 
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]
@@ -24,7 +27,11 @@ class Deal(Base):
     """Also called opportunity."""
 
     __tablename__ = "deal"
-    __table_args__ = (Index(None, "workspace_id", "id"),)
+    __table_args__ = (
+        Index(None, "workspace_id", "id"),
+        Index(None, "contact_id", postgresql_where="contact_id is not null"),
+        Index(None, "customer_id", postgresql_where="customer_id is not null"),
+    )
 
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]

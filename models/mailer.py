@@ -31,7 +31,10 @@ class Mailer(Base):
     """A sending identity: provider, credentials, the addresses it may use and its limits."""
 
     __tablename__ = "mailer"
-    __table_args__ = (Index(None, "workspace_id", "id"),)
+    __table_args__ = (
+        Index(None, "workspace_id", "id"),
+        Index("mailer_one_default", "workspace_id", unique=True, postgresql_where="is_default"),
+    )
 
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]
@@ -59,6 +62,8 @@ class Mailer(Base):
     is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
     hook_token: Mapped[str] = mapped_column(unique=True)
     """Unguessable part of the URL at which the provider reports events."""
+    deleted_at: Mapped[datetime | None]
+    """Set for a deleted mailer: without credentials and hidden everywhere, kept for the submissions that name it."""
     created_at: Mapped[Created]
 
 
@@ -84,7 +89,7 @@ class Suppression(Base):
     """An address that gets no more mail from a workspace (list ``""``) or from one of its lists."""
 
     __tablename__ = "suppression"
-    __table_args__ = (UniqueConstraint("workspace_id", "address", "list_id"),)
+    __table_args__ = (UniqueConstraint("workspace_id", "address", "list_id"), Index(None, "workspace_id", "id"))
 
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]

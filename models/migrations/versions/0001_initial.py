@@ -124,7 +124,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_contact_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_contact'))
     )
-    op.create_index(op.f('ix_contact_workspace_id_email'), 'contact', ['workspace_id', 'email'], unique=False)
+    op.create_index('ix_contact_email', 'contact', ['workspace_id', sa.literal_column('lower(email)')], unique=False)
     op.create_index(op.f('ix_contact_workspace_id_id'), 'contact', ['workspace_id', 'id'], unique=False)
     op.create_table('customer',
     sa.Column('id', sa.UUID(), nullable=False),
@@ -146,6 +146,8 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_deal_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_deal'))
     )
+    op.create_index(op.f('ix_deal_contact_id'), 'deal', ['contact_id'], unique=False, postgresql_where='contact_id is not null')
+    op.create_index(op.f('ix_deal_customer_id'), 'deal', ['customer_id'], unique=False, postgresql_where='customer_id is not null')
     op.create_index(op.f('ix_deal_workspace_id_id'), 'deal', ['workspace_id', 'id'], unique=False)
     op.create_table('email_log',
     sa.Column('message_id', sa.UUID(), nullable=False),
@@ -257,6 +259,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_suppression')),
     sa.UniqueConstraint('workspace_id', 'address', 'list_id', name=op.f('uq_suppression_workspace_id_address_list_id'))
     )
+    op.create_index(op.f('ix_suppression_workspace_id_id'), 'suppression', ['workspace_id', 'id'], unique=False)
     op.create_table('template',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -353,6 +356,7 @@ def upgrade() -> None:
     sa.Column('tracking_domain', sa.Text(), nullable=True),
     sa.Column('is_default', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('hook_token', sa.Text(), nullable=False),
+    sa.Column('deleted_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['user_id'], ['app_user.id'], name=op.f('fk_mailer_user_id'), ondelete='CASCADE'),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_mailer_workspace_id'), ondelete='CASCADE'),
@@ -360,6 +364,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('hook_token', name=op.f('uq_mailer_hook_token'))
     )
     op.create_index(op.f('ix_mailer_workspace_id_id'), 'mailer', ['workspace_id', 'id'], unique=False)
+    op.create_index('mailer_one_default', 'mailer', ['workspace_id'], unique=True, postgresql_where='is_default')
     op.create_table('template_version',
     sa.Column('template_id', sa.UUID(), nullable=False),
     sa.Column('version', sa.Integer(), nullable=False),
@@ -506,6 +511,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_webhook_delivery_created_at'), table_name='webhook_delivery', postgresql_using='brin')
     op.drop_table('webhook_delivery')
     op.drop_table('template_version')
+    op.drop_index('mailer_one_default', table_name='mailer', postgresql_where='is_default')
     op.drop_index(op.f('ix_mailer_workspace_id_id'), table_name='mailer')
     op.drop_table('mailer')
     op.drop_index(op.f('ix_api_key_workspace_id'), table_name='api_key')
@@ -520,6 +526,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_thread_contact_id'), table_name='thread', postgresql_where='contact_id is not null')
     op.drop_table('thread')
     op.drop_table('template')
+    op.drop_index(op.f('ix_suppression_workspace_id_id'), table_name='suppression')
     op.drop_table('suppression')
     op.drop_index('provider_report_due', table_name='provider_report', postgresql_where='due_at is not null')
     op.drop_table('provider_report')
@@ -540,11 +547,13 @@ def downgrade() -> None:
     op.drop_index('email_log_failed', table_name='email_log', postgresql_where="status = 'failed'")
     op.drop_table('email_log')
     op.drop_index(op.f('ix_deal_workspace_id_id'), table_name='deal')
+    op.drop_index(op.f('ix_deal_customer_id'), table_name='deal', postgresql_where='customer_id is not null')
+    op.drop_index(op.f('ix_deal_contact_id'), table_name='deal', postgresql_where='contact_id is not null')
     op.drop_table('deal')
     op.drop_index(op.f('ix_customer_workspace_id_id'), table_name='customer')
     op.drop_table('customer')
     op.drop_index(op.f('ix_contact_workspace_id_id'), table_name='contact')
-    op.drop_index(op.f('ix_contact_workspace_id_email'), table_name='contact')
+    op.drop_index('ix_contact_email', table_name='contact')
     op.drop_table('contact')
     op.drop_table('campaign')
     op.drop_table('blob')
