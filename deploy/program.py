@@ -18,7 +18,7 @@ from pathlib import Path
 LOG_CAP = 5 * 1024 * 1024
 """A log larger than this is moved to ``NAME.log.1`` when its program starts."""
 
-_PR_SET_KEEPCAPS, _PR_SET_PDEATHSIG, _PR_CAP_AMBIENT = 8, 1, 47
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NAME, _PR_CAP_AMBIENT = 1, 8, 15, 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -128,6 +128,7 @@ def _fork(program: Program, log: int | None) -> Process:
         os.setsid()
         _before_exec(program, parent)
         _forget_parent(log)
+        _libc.prctl(_PR_SET_NAME, program.name.encode(), 0, 0, 0)  # tells the forks apart in top and pstree
         os.environ.update(program.env)
         code = _run_command(program.command)
         sys.stdout.flush()
