@@ -295,7 +295,8 @@ def _grant(answer: Answer) -> Grant:
 def _refusal(answer: Answer) -> TokenError:
     body = answer.json()
     known = body if isinstance(body, dict) else {}
-    code = str(known.get("error") or "")
+    error = known.get("error")
+    code = error if isinstance(error, str) else ""
     if answer.status == 429 or answer.status >= 500 or answer.status == 200:
         return TokenUnavailable(f"token endpoint: HTTP {answer.status}", code, retry_after(answer.headers))
     words = known.get("error_description") or f"HTTP {answer.status}"

@@ -42,7 +42,7 @@ LAST_CALL_SECONDS = 60.0
 
 _CODES: dict[int, Result] = {
     10: Result.CREDENTIALS,
-    100: Result.THROTTLED,  # maintenance
+    100: Result.TRANSIENT,  # maintenance
     405: Result.CREDENTIALS,  # out of credits, or the stream may not send this
     412: Result.CREDENTIALS,  # account awaits approval
     413: Result.CREDENTIALS,  # account may not send
@@ -335,12 +335,12 @@ def _error_outcome(response: requests.Response | None) -> Outcome:
     status = response.status_code
     result = _STATUSES.get(status, Result.UNCERTAIN)
     if status == 503 and known:
-        result = Result.THROTTLED
+        result = Result.TRANSIENT
     elif status in {401, 422}:
         result = _CODES.get(code, result)
     return Outcome(
         result=result,
         detail=str(known.get("Message") or f"HTTP {status} without an error object")[:500],
         code=f"{status}/{code}" if code else str(status),
-        retry_after=retry_after(response.headers) if result is Result.THROTTLED else None,
+        retry_after=retry_after(response.headers),
     )

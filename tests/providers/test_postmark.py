@@ -5,8 +5,9 @@ import importlib
 import inspect
 import json
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import postmarker.exceptions
 import pytest
@@ -18,9 +19,9 @@ from providers.emulators.http import Call, Fault, Hook, Reply
 from providers.emulators.postmark import Mail, PostmarkEmulator
 from providers.http import Timeout
 from providers.postmark import Postmark
+from tests.providers.contract import AdapterContract, Bench, Failure
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, fields, file, mail
-
-WIRE = [case for case in ON_THE_WIRE if case.values[0] is not Fault.ERROR_503]
+from tests.providers.test_api_contract import ApiBench
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, postmark: PostmarkEmulator, reply: R
     monkeypatch.setattr(postmark, "answer", same)
 
 
-@pytest.mark.parametrize(("fault", "result"), WIRE)
+@pytest.mark.parametrize(("fault", "result"), ON_THE_WIRE)
 def test_one_failing_send_is_one_request_and_its_honest_outcome(
     postmark: PostmarkEmulator, adapter: Postmark, fault: Fault, result: Result
 ) -> None:
@@ -216,13 +217,11 @@ def test_one_failing_send_is_one_request_and_its_honest_outcome(
     assert len(postmark.calls) == 1
 
 
-def test_maintenance_slows_the_lane_down_for_as_long_as_postmark_says(
-    postmark: PostmarkEmulator, adapter: Postmark
-) -> None:
+def test_maintenance_lasts_as_long_as_postmark_says(postmark: PostmarkEmulator, adapter: Postmark) -> None:
     postmark.retry_after = "120"
     postmark.fail(Fault.ERROR_503)
     outcome = send_one(adapter)
-    assert (outcome.result, outcome.retry_after, outcome.code) == (Result.THROTTLED, 120.0, "503/100")
+    assert (outcome.result, outcome.retry_after, outcome.code) == (Result.TRANSIENT, 120.0, "503/100")
 
 
 @pytest.mark.parametrize(
@@ -501,3 +500,24 @@ def test_an_inbound_mail_arrives_with_all_its_parts(postmark: PostmarkEmulator, 
     assert [part["content_base64"] for part in event.data["attachments"]] == ["JVBERi0=", "dGVzdA=="]
     assert event.data["raw"] is None
     json.dumps(event.data)
+
+
+class TestContract(AdapterContract):
+    expected: ClassVar[Mapping[Failure, Result]] = {
+        Failure.CLOSE: Result.UNCERTAIN,
+        Failure.RESET: Result.UNCERTAIN,
+        Failure.HANG: Result.UNCERTAIN,
+        Failure.CLIENT_ERROR: Result.PERMANENT,
+        Failure.SERVER_ERROR: Result.TRANSIENT,
+        Failure.THROTTLED: Result.THROTTLED,
+        Failure.LOGGED_OUT: Result.CREDENTIALS,
+    }
+
+    @pytest.fixture
+    def bench(self, postmark: PostmarkEmulator) -> Iterator[Bench]:
+        postmark.server_token = "a-token-that-nobody-may-see"
+        postmark.inactive = {"gone@client.test"}
+        adapter = open_adapter(postmark, hook_secret="a-password-that-nobody-may-see")
+        bad = partial(mail, "gone@client.test")
+        yield ApiBench(postmark, adapter, path="/email/batch", client_error=422, bad=bad)
+        adapter.close()
