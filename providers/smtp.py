@@ -141,7 +141,7 @@ class Smtp(Provider):
         if session.mails and session.mails + mails > self.mails_per_connection:
             return False
         fresh = time.monotonic() - session.used_at < IDLE_SECONDS
-        return (fresh and session.quiet()) or session.noop().result is Result.ACCEPTED
+        return fresh or session.noop().result is Result.ACCEPTED
 
     def _give_back(self, session: Session) -> None:
         with self._lock:

@@ -148,10 +148,6 @@ class Session:
 
     # -- keeping it -----------------------------------------------------------------------------------------------
 
-    def quiet(self) -> bool:
-        """False if the server said or closed something while nobody listened."""
-        return self._wire.quiet()
-
     def noop(self) -> Outcome:
         """Whether the connection still works."""
         try:

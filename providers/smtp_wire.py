@@ -3,7 +3,6 @@
 `Wire.handed` is the reason for not using smtplib: after a failed write it tells whether the final dot may have arrived.
 """
 
-import select
 import socket
 import ssl
 import time
@@ -171,14 +170,6 @@ class Wire:
         if seconds != self._timeout:
             self._sock.settimeout(seconds)
             self._timeout = seconds
-
-    def quiet(self) -> bool:
-        """False if something waits to be read where nothing was asked: an end of file, or a farewell."""
-        if self._at < len(self._buffer):
-            return False
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return not poll.poll(0)
 
     def close(self) -> None:
         self._sock.close()

@@ -28,6 +28,7 @@ class Conversation:
         self._out = b""
         self._encrypted = False
         self._username: str | None = None
+        self._greeted = False
         self._reset()
 
     def _reset(self) -> None:
@@ -108,6 +109,8 @@ class Conversation:
             raise ValueError("TLS needs a certificate")
         self._sock = self._books.offer.certificate.wrap_socket(self._sock, server_side=True)
         self._encrypted = True
+        # What was said in the clear is forgotten (RFC 3207 section 4.2).
+        self._greeted = False
         self._in = b""
 
     def _say(self, reply: str) -> None:
@@ -147,6 +150,7 @@ class Conversation:
             return
         self._reset()
         lines = ["emulator.test", *self._extensions()]
+        self._greeted = True
         self._answer(Stage.EHLO, "\r\n".join([f"250-{line}" for line in lines[:-1]] + [f"250 {lines[-1]}"]))
 
     def _extensions(self) -> list[str]:
@@ -167,6 +171,7 @@ class Conversation:
 
     def _helo(self, _: str) -> None:
         self._reset()
+        self._greeted = True
         self._answer(Stage.EHLO, "250 emulator.test")
 
     def _starttls(self, _: str) -> None:
@@ -179,6 +184,9 @@ class Conversation:
     def _auth(self, argument: str) -> None:
         mechanism, _, initial = argument.partition(" ")
         check = _MECHANISMS.get(mechanism.upper())
+        if not self._greeted:
+            self._say("503 5.5.1 EHLO first")
+            return
         if check is None or mechanism.upper() not in self._books.offer.mechanisms:
             self._say("504 5.5.4 mechanism not offered")
             return
@@ -218,7 +226,9 @@ class Conversation:
     def _mail(self, argument: str) -> None:
         found = re.match(r"FROM: ?<([^>]*)> ?(.*)", argument, re.IGNORECASE)
         size = re.search(r"\bSIZE=(\d+)", argument, re.IGNORECASE)
-        if self._auth_needed() and self._username is None:
+        if not self._greeted:
+            self._say("503 5.5.1 EHLO first")
+        elif self._auth_needed() and self._username is None:
             self._say("530 5.7.0 authentication required")
         elif found is None or self._sender is not None:
             self._say("501 5.5.4 MAIL FROM:<address>" if found is None else "503 5.5.1 nested MAIL")
