@@ -46,7 +46,7 @@ clean: ## Remove the environment, caches and the local stack's data
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "postroad needs Python 3.11 or 3.12; none was found on PATH." >&2; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runs: deploy/requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what postroad runs on (the first time takes about a minute)"
