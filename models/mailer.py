@@ -71,11 +71,15 @@ class EmailConfig(Base):
     """A company sender: ``handle@mail_domain`` with a display name (source A's email config)."""
 
     __tablename__ = "email_config"
-    __table_args__ = (UniqueConstraint("workspace_id", "from_email_handle"),)
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "from_email_handle"),
+        Index("email_config_default", "workspace_id", unique=True, postgresql_where="is_default"),
+    )
 
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]
     from_email_handle: Mapped[str]
+    """Lower case."""
     from_name: Mapped[str]
     staff_email: Mapped[str]
     gmail_user_id: Mapped[UUID | None] = mapped_column(ForeignKey("app_user.id", ondelete="SET NULL"))

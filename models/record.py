@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Computed, Index, SmallInteger, UniqueConstraint
+from sqlalchemy import Boolean, Computed, Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,12 +16,28 @@ class EmailLog(Base):
 
     __tablename__ = "email_log"
     __table_args__ = (
+        # They end in message_id, the order of lists: a filter is one range, read backwards until the page is full.
         Index(None, "workspace_id", "message_id"),
-        Index(None, "workspace_id", "submission_id"),
-        Index(None, "contact_id", postgresql_where="contact_id is not null"),
-        Index(None, "deal_id", postgresql_where="deal_id is not null"),
-        Index(None, "customer_id", postgresql_where="customer_id is not null"),
+        Index(None, "submission_id", "message_id"),
+        Index(None, "contact_id", "message_id", postgresql_where="contact_id is not null"),
+        Index(None, "deal_id", "message_id", postgresql_where="deal_id is not null"),
+        Index(None, "customer_id", "message_id", postgresql_where="customer_id is not null"),
         Index(None, "thread_id", "message_id", postgresql_where="thread_id is not null"),
+        Index(None, "workspace_id", "provider", "message_id"),
+        Index("email_log_recipient", "workspace_id", text("lower(recipient_email)"), "message_id"),
+        # The rare values only: common ones are found soon in the workspace's own index, and a mail pays for each entry.
+        Index(
+            "email_log_campaign", "workspace_id", "campaign_id", "message_id", postgresql_where="campaign_id <> 'NIL'"
+        ),
+        Index(
+            "email_log_status",
+            "workspace_id",
+            "status",
+            "message_id",
+            postgresql_where="status not in ('sent', 'delivered')",
+        ),
+        Index("email_log_type", "workspace_id", "type", "message_id", postgresql_where="type <> 'campaign'"),
+        Index("email_log_shared", "recipients", postgresql_using="gin", postgresql_where="cardinality(recipients) > 1"),
         Index("email_log_failed", "priority", postgresql_where="status = 'failed'"),
         Index(None, "finished_at", postgresql_using="brin"),
         Index(None, "recorded_at", postgresql_using="brin"),
@@ -66,6 +82,11 @@ class Thread(Base):
     __tablename__ = "thread"
     __table_args__ = (
         Index(None, "workspace_id", "last_message_at", "id"),
+        Index("thread_unread", "workspace_id", "last_message_at", "id", postgresql_where="not is_read"),
+        Index("thread_inbound", "workspace_id", "last_message_at", "id", postgresql_where="has_inbound"),
+        Index(
+            "thread_set_aside", "workspace_id", "status", "last_message_at", "id", postgresql_where="status <> 'active'"
+        ),
         Index(None, "subject_words", postgresql_using="gin"),
         Index(None, "participants", postgresql_using="gin"),
         Index(None, "contact_id", postgresql_where="contact_id is not null"),

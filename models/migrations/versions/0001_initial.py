@@ -179,15 +179,21 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_email_log_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('message_id', name=op.f('pk_email_log'))
     )
+    op.create_index('email_log_campaign', 'email_log', ['workspace_id', 'campaign_id', 'message_id'], unique=False, postgresql_where="campaign_id <> 'NIL'")
     op.create_index('email_log_failed', 'email_log', ['priority'], unique=False, postgresql_where="status = 'failed'")
-    op.create_index(op.f('ix_email_log_contact_id'), 'email_log', ['contact_id'], unique=False, postgresql_where='contact_id is not null')
-    op.create_index(op.f('ix_email_log_customer_id'), 'email_log', ['customer_id'], unique=False, postgresql_where='customer_id is not null')
-    op.create_index(op.f('ix_email_log_deal_id'), 'email_log', ['deal_id'], unique=False, postgresql_where='deal_id is not null')
+    op.create_index('email_log_recipient', 'email_log', ['workspace_id', sa.literal_column('lower(recipient_email)'), 'message_id'], unique=False)
+    op.create_index('email_log_shared', 'email_log', ['recipients'], unique=False, postgresql_using='gin', postgresql_where='cardinality(recipients) > 1')
+    op.create_index('email_log_status', 'email_log', ['workspace_id', 'status', 'message_id'], unique=False, postgresql_where="status not in ('sent', 'delivered')")
+    op.create_index('email_log_type', 'email_log', ['workspace_id', 'type', 'message_id'], unique=False, postgresql_where="type <> 'campaign'")
+    op.create_index(op.f('ix_email_log_contact_id_message_id'), 'email_log', ['contact_id', 'message_id'], unique=False, postgresql_where='contact_id is not null')
+    op.create_index(op.f('ix_email_log_customer_id_message_id'), 'email_log', ['customer_id', 'message_id'], unique=False, postgresql_where='customer_id is not null')
+    op.create_index(op.f('ix_email_log_deal_id_message_id'), 'email_log', ['deal_id', 'message_id'], unique=False, postgresql_where='deal_id is not null')
     op.create_index(op.f('ix_email_log_finished_at'), 'email_log', ['finished_at'], unique=False, postgresql_using='brin')
     op.create_index(op.f('ix_email_log_recorded_at'), 'email_log', ['recorded_at'], unique=False, postgresql_using='brin')
+    op.create_index(op.f('ix_email_log_submission_id_message_id'), 'email_log', ['submission_id', 'message_id'], unique=False)
     op.create_index(op.f('ix_email_log_thread_id_message_id'), 'email_log', ['thread_id', 'message_id'], unique=False, postgresql_where='thread_id is not null')
     op.create_index(op.f('ix_email_log_workspace_id_message_id'), 'email_log', ['workspace_id', 'message_id'], unique=False)
-    op.create_index(op.f('ix_email_log_workspace_id_submission_id'), 'email_log', ['workspace_id', 'submission_id'], unique=False)
+    op.create_index(op.f('ix_email_log_workspace_id_provider_message_id'), 'email_log', ['workspace_id', 'provider', 'message_id'], unique=False)
     op.create_table('event',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -296,6 +302,9 @@ def upgrade() -> None:
     op.create_index(op.f('ix_thread_participants'), 'thread', ['participants'], unique=False, postgresql_using='gin')
     op.create_index(op.f('ix_thread_subject_words'), 'thread', ['subject_words'], unique=False, postgresql_using='gin')
     op.create_index(op.f('ix_thread_workspace_id_last_message_at_id'), 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False)
+    op.create_index('thread_inbound', 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False, postgresql_where='has_inbound')
+    op.create_index('thread_set_aside', 'thread', ['workspace_id', 'status', 'last_message_at', 'id'], unique=False, postgresql_where="status <> 'active'")
+    op.create_index('thread_unread', 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False, postgresql_where='not is_read')
     op.create_table('webhook_endpoint',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -417,6 +426,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_email_config')),
     sa.UniqueConstraint('workspace_id', 'from_email_handle', name=op.f('uq_email_config_workspace_id_from_email_handle'))
     )
+    op.create_index('email_config_default', 'email_config', ['workspace_id'], unique=True, postgresql_where='is_default')
     op.create_table('idempotency_key',
     sa.Column('api_key_id', sa.UUID(), nullable=False),
     sa.Column('key', sa.Text(), nullable=False),
@@ -504,6 +514,7 @@ def downgrade() -> None:
     op.drop_table('submission')
     op.drop_index(op.f('ix_idempotency_key_expires_at'), table_name='idempotency_key')
     op.drop_table('idempotency_key')
+    op.drop_index('email_config_default', table_name='email_config', postgresql_where='is_default')
     op.drop_table('email_config')
     op.drop_index('webhook_delivery_due', table_name='webhook_delivery', postgresql_where=sa.text('due_at is not null'))
     op.drop_index('webhook_delivery_dead', table_name='webhook_delivery', postgresql_where=sa.text("state = 'dead'"))
@@ -518,6 +529,9 @@ def downgrade() -> None:
     op.drop_table('api_key')
     op.drop_index(op.f('ix_webhook_endpoint_workspace_id_id'), table_name='webhook_endpoint')
     op.drop_table('webhook_endpoint')
+    op.drop_index('thread_unread', table_name='thread', postgresql_where='not is_read')
+    op.drop_index('thread_set_aside', table_name='thread', postgresql_where="status <> 'active'")
+    op.drop_index('thread_inbound', table_name='thread', postgresql_where='has_inbound')
     op.drop_index(op.f('ix_thread_workspace_id_last_message_at_id'), table_name='thread')
     op.drop_index(op.f('ix_thread_subject_words'), table_name='thread', postgresql_using='gin')
     op.drop_index(op.f('ix_thread_participants'), table_name='thread', postgresql_using='gin')
@@ -536,15 +550,21 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_event_message_id_seq'), table_name='event')
     op.drop_index('event_natural_key', table_name='event', postgresql_where='natural_key is not null')
     op.drop_table('event')
-    op.drop_index(op.f('ix_email_log_workspace_id_submission_id'), table_name='email_log')
+    op.drop_index(op.f('ix_email_log_workspace_id_provider_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_workspace_id_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_thread_id_message_id'), table_name='email_log', postgresql_where='thread_id is not null')
+    op.drop_index(op.f('ix_email_log_submission_id_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_recorded_at'), table_name='email_log', postgresql_using='brin')
     op.drop_index(op.f('ix_email_log_finished_at'), table_name='email_log', postgresql_using='brin')
-    op.drop_index(op.f('ix_email_log_deal_id'), table_name='email_log', postgresql_where='deal_id is not null')
-    op.drop_index(op.f('ix_email_log_customer_id'), table_name='email_log', postgresql_where='customer_id is not null')
-    op.drop_index(op.f('ix_email_log_contact_id'), table_name='email_log', postgresql_where='contact_id is not null')
+    op.drop_index(op.f('ix_email_log_deal_id_message_id'), table_name='email_log', postgresql_where='deal_id is not null')
+    op.drop_index(op.f('ix_email_log_customer_id_message_id'), table_name='email_log', postgresql_where='customer_id is not null')
+    op.drop_index(op.f('ix_email_log_contact_id_message_id'), table_name='email_log', postgresql_where='contact_id is not null')
+    op.drop_index('email_log_type', table_name='email_log', postgresql_where="type <> 'campaign'")
+    op.drop_index('email_log_status', table_name='email_log', postgresql_where="status not in ('sent', 'delivered')")
+    op.drop_index('email_log_shared', table_name='email_log', postgresql_using='gin', postgresql_where='cardinality(recipients) > 1')
+    op.drop_index('email_log_recipient', table_name='email_log')
     op.drop_index('email_log_failed', table_name='email_log', postgresql_where="status = 'failed'")
+    op.drop_index('email_log_campaign', table_name='email_log', postgresql_where="campaign_id <> 'NIL'")
     op.drop_table('email_log')
     op.drop_index(op.f('ix_deal_workspace_id_id'), table_name='deal')
     op.drop_index(op.f('ix_deal_customer_id'), table_name='deal', postgresql_where='customer_id is not null')
