@@ -62,4 +62,5 @@ def _lookups(workspace_id: UUID, named: Sequence[tuple[str, Named, UUID]]) -> li
 
 
 def _is(table: Named, workspace_id: UUID, id_: UUID) -> tuple[ColumnElement[bool], ...]:
-    return (table.id == id_, table.workspace_id == workspace_id)
+    mine = (table.id == id_, table.workspace_id == workspace_id)
+    return (*mine, Mailer.deleted_at.is_(None)) if table is Mailer else mine

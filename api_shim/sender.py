@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
-from api_shim.errors import ApiError, Fault
+from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
 from models.access import User, Workspace
 from models.content import Address
@@ -31,17 +31,28 @@ def resolve_sender(session: Session, caller: Caller, submission: Submission) -> 
     if submission.personal:
         return _personal(session, caller, submission)
     if submission.mailer_id is not None:
-        mailer = session.get_one(Mailer, submission.mailer_id)
+        mailer = _mailer(session, caller.workspace_id, Mailer.id == submission.mailer_id)
+        if mailer is None:  # deleted since its existence was checked
+            missing = [Missing("mailer_id", str(submission.mailer_id))]
+            raise ApiError("VALIDATION_ERROR", missing=missing, status=404)
         return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
     return _company(session, caller, submission)
+
+
+def _mailer(session: Session, workspace_id: UUID, *conditions: ColumnElement[bool]) -> Mailer | None:
+    """The first such mailer, the default before others. Until the transaction ends it cannot be deleted.
+
+    The lock is the one that storing a submission takes anyway.
+    """
+    query = select(Mailer).where(Mailer.workspace_id == workspace_id, Mailer.deleted_at.is_(None), *conditions)
+    first = query.order_by(Mailer.is_default.desc(), Mailer.id).limit(1)
+    return session.scalars(first.with_for_update(read=True, key_share=True)).first()
 
 
 def _personal(session: Session, caller: Caller, submission: Submission) -> Sender:
     """The mailbox of one user; without ``from_email`` the user's own address, if it is an alias there."""
     user = session.get_one(User, submission.sender_user_id)
-    mailer = session.scalars(
-        select(Mailer).where(Mailer.workspace_id == caller.workspace_id, Mailer.user_id == user.id).order_by(Mailer.id)
-    ).first()
+    mailer = _mailer(session, caller.workspace_id, Mailer.user_id == user.id)
     if mailer is None:
         raise ApiError("GMAIL_NOT_CONNECTED", details={"sender_user_id": str(user.id)})
     aliases = {address.lower(): address for address in mailer.from_addresses}
@@ -58,9 +69,10 @@ def _personal(session: Session, caller: Caller, submission: Submission) -> Sende
 def _company(session: Session, caller: Caller, submission: Submission) -> Sender:
     """The company sender: the config asked for, else the default config, else the default mailer's own address."""
     config = _config(session, caller, submission.email_config_id)
-    mailer = (config and config.mailer_id and session.get(Mailer, config.mailer_id)) or default_mailer(
-        session, caller.workspace_id
-    )
+    mailer = None
+    if config is not None and config.mailer_id is not None:
+        mailer = _mailer(session, caller.workspace_id, Mailer.id == config.mailer_id)
+    mailer = mailer or default_mailer(session, caller.workspace_id)
     if mailer is None:
         raise ApiError("NOT_CONNECTED")
     if config is not None:
@@ -79,12 +91,7 @@ def _config(session: Session, caller: Caller, config_id: UUID | None) -> EmailCo
 
 def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
     """The workspace's default mailer; where none is marked, its oldest company mailer."""
-    return session.scalars(
-        select(Mailer)
-        .where(Mailer.workspace_id == workspace_id, Mailer.user_id.is_(None))
-        .order_by(Mailer.is_default.desc(), Mailer.id)
-        .limit(1)
-    ).first()
+    return _mailer(session, workspace_id, Mailer.user_id.is_(None))
 
 
 def _allowed(mailer: Mailer, submission: Submission) -> Address:

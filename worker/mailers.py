@@ -39,7 +39,7 @@ class OpenMailer:
 
 _MAILER = text("""
     select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal
-    from mailer where id = :id
+    from mailer where id = :id and deleted_at is null
 """)
 
 
