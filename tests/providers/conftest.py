@@ -1,8 +1,9 @@
-"""A certificate for servers on loopback."""
+"""An SMTP server on loopback, an adapter that talks to it, and a certificate for both."""
 
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from providers.emulators.smtp import Offer, SmtpEmulator
+from providers.smtp import Smtp
+from tests.providers.smtp_samples import adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +53,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path, key_path)
     return Certificate(path=path, server=server)
+
+
+@pytest.fixture(params=[True, False], ids=["pipelined", "step by step"])
+def server(request: pytest.FixtureRequest) -> Iterator[SmtpEmulator]:
+    with SmtpEmulator(Offer(pipelining=request.param)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def provider(server: SmtpEmulator) -> Iterator[Smtp]:
+    opened = adapter(server.url)
+    yield opened
+    opened.close()

@@ -1,90 +1,20 @@
-"""SMTP against its emulator: what is on the wire, and what each way of breaking off means."""
+"""SMTP against its emulator: what each way of breaking off means, alone and in a batch."""
 
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from providers import smtp, smtp_session, smtp_wire
-from providers.base import Account, OutboundEmail, Outcome, Result
+from providers import smtp_wire
+from providers.base import OutboundEmail, Result
 from providers.emulators.smtp import Does, Fault, Offer, SmtpEmulator, Stage
-from providers.gmail_smtp import GmailSmtp
-from providers.guard import Guard
-from providers.outlook_smtp import OutlookSmtp
 from providers.smtp import Smtp
-from providers.smtp_mail import Offers
 from tests.providers.conftest import Certificate
 from tests.providers.contract import AdapterContract, Bench, Failure
 from tests.providers.samples import mail
-
-LOOPBACK = Guard(frozenset({"127.0.0.1"}))
-
-
-def account(url: str, *, guard: Guard = LOOPBACK, connections: int = 4, **credentials: Any) -> Account:
-    return Account(
-        mailer_id="m1",
-        provider="smtp",
-        credentials=credentials,
-        base_url=url,
-        connections=connections,
-        guard=guard,
-    )
-
-
-def adapter(url: str, **options: Any) -> Smtp:
-    return Smtp(account(url, **options), connect_timeout=2.0, command_timeout=0.3, dot_timeout=0.3)
-
-
-def send_one(url: str, email: OutboundEmail | None = None, **options: Any) -> Outcome:
-    provider = adapter(url, **options)
-    try:
-        (outcome,) = provider.send([email or mail()])
-    finally:
-        provider.close()
-    return outcome
-
-
-def results(outcomes: list[Outcome]) -> list[str]:
-    return [outcome.result.value for outcome in outcomes]
-
-
-@pytest.fixture(params=[True, False], ids=["pipelined", "step by step"])
-def server(request: pytest.FixtureRequest) -> Iterator[SmtpEmulator]:
-    with SmtpEmulator(Offer(pipelining=request.param)) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def provider(server: SmtpEmulator) -> Iterator[Smtp]:
-    opened = adapter(server.url)
-    yield opened
-    opened.close()
-
-
-@contextlib.contextmanager
-def _scripted(replies: list[bytes], heard: list[bytes]) -> Iterator[int]:
-    """A pipelining server that says these replies, one after each write of the client; ``heard`` gets the writes."""
-
-    def talk() -> None:
-        sock, _ = listener.accept()
-        with sock:
-            sock.sendall(b"220 ready\r\n")
-            sock.recv(4096)
-            sock.sendall(b"250-test\r\n250 PIPELINING\r\n")
-            for reply in replies:
-                heard.append(sock.recv(65536))
-                sock.sendall(reply)
-            heard.append(sock.recv(65536))
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=talk)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join(5)
+from tests.providers.smtp_samples import adapter, results, send_one
 
 
 class SmtpBench(Bench):
@@ -208,6 +138,28 @@ class TestWhereItBreaks:
         assert (outcome.result, outcome.detail) == (Result.TRANSIENT, "the server does not speak SMTP")
 
 
+@contextlib.contextmanager
+def _scripted(replies: list[bytes], heard: list[bytes]) -> Iterator[int]:
+    """A pipelining server that says these replies, one after each write of the client; ``heard`` gets the writes."""
+
+    def talk() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(b"220 ready\r\n")
+            sock.recv(4096)
+            sock.sendall(b"250-test\r\n250 PIPELINING\r\n")
+            for reply in replies:
+                heard.append(sock.recv(65536))
+                sock.sendall(reply)
+            heard.append(sock.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
 class TestABatch:
     def test_a_break_leaves_one_uncertain_and_the_rest_not_attempted(
         self, server: SmtpEmulator, provider: Smtp
@@ -293,395 +245,3 @@ class TestABatch:
     def test_a_group_stays_on_one_connection(self, server: SmtpEmulator, provider: Smtp) -> None:
         provider.send([mail() for _ in range(provider.group)])
         assert server.connections == 1
-
-
-class TestRecipients:
-    def test_a_partial_refusal_is_accepted_and_names_the_refused(self, server: SmtpEmulator, provider: Smtp) -> None:
-        email = mail("a@client.test", "bounce-550@client.test", "later-451@client.test", "d@client.test")
-        (outcome,) = provider.send([email])
-        assert outcome.result is Result.ACCEPTED
-        assert {address: (o.result, o.code) for address, o in outcome.recipients.items()} == {
-            "bounce-550@client.test": (Result.PERMANENT, "550 5.1.1"),
-            "later-451@client.test": (Result.TRANSIENT, "451 4.3.0"),
-        }
-        assert server.received[0].recipients == ("a@client.test", "d@client.test")
-
-    def test_all_refused_lives_on_if_one_may_pass_later(self, provider: Smtp) -> None:
-        (outcome,) = provider.send([mail("bounce-550@client.test", "later-451@client.test")])
-        assert (outcome.result, outcome.code) == (Result.TRANSIENT, "451 4.3.0")
-        assert outcome.recipients["bounce-550@client.test"].result is Result.PERMANENT
-
-    def test_all_refused_for_good_is_permanent(self, provider: Smtp) -> None:
-        (outcome,) = provider.send([mail("bounce-550+1@client.test", "bounce-550+2@client.test")])
-        assert (outcome.result, outcome.detail) == (Result.PERMANENT, "5.1.1 no such user")
-        assert len(outcome.recipients) == 2
-
-    def test_a_refused_data_keeps_what_each_recipient_was_told(self, server: SmtpEmulator, provider: Smtp) -> None:
-        server.fail(Fault(Stage.DATA, Does.REPLY, "451 4.3.0 disk"))
-        (outcome,) = provider.send([mail("a@client.test", "bounce-550@client.test")])
-        assert outcome.result is Result.TRANSIENT
-        assert {a: o.result for a, o in outcome.recipients.items()} == {"bounce-550@client.test": Result.PERMANENT}
-
-    def test_very_many_recipients_go_step_by_step(self, provider: Smtp, server: SmtpEmulator) -> None:
-        email = mail(*(f"user{n}@client.test" for n in range(600)))
-        assert Offers(pipelining=True).prepare(email).ahead == b""
-        (outcome,) = provider.send([email])
-        assert outcome.result is Result.ACCEPTED
-        assert len(server.received[0].recipients) == 600
-
-
-class TestContent:
-    @pytest.mark.parametrize(
-        "body", [b".\r\n", b"..\r\n", b"a\r\n.\r\nb\r\n", b"a\r\n.hidden\r\n", b"a\r\n..\r\n.\r\n", b"", b"no line end"]
-    )
-    def test_it_arrives_as_it_was(self, server: SmtpEmulator, provider: Smtp, body: bytes) -> None:
-        emails = [mail(mime=b"Subject: x\r\n\r\n" + body), mail(mime=body)]
-        assert results(provider.send(emails)) == ["accepted", "accepted"]
-        ending = b"" if body.endswith(b"\r\n") else b"\r\n"
-        assert server.received[0].data == b"Subject: x\r\n\r\n" + body + (ending if body else b"")
-        assert server.received[1].data == body + ending
-
-    def test_a_mail_above_the_servers_size_never_goes_out(self) -> None:
-        with SmtpEmulator(Offer(size=1000)) as server:
-            outcome = send_one(server.url, mail(mime=b"x" * 1001))
-            assert outcome.result is Result.PERMANENT
-            assert outcome.detail == "the mail has 1001 bytes; the server takes at most 1000"
-            assert not any(command.startswith("MAIL") for command in server.commands)
-
-    def test_the_size_is_told_beforehand(self, server: SmtpEmulator, provider: Smtp) -> None:
-        email = mail()
-        provider.send([email])
-        assert server.received[0].parameters == f"SIZE={len(email.mime or b'')}"
-
-    def test_eight_bits_are_announced_where_offered(self, server: SmtpEmulator, provider: Smtp) -> None:
-        provider.send([mail(mime="Subject: x\r\n\r\nGrüße\r\n".encode())])
-        assert "BODY=8BITMIME" in server.received[0].parameters
-        assert server.received[0].data == "Subject: x\r\n\r\nGrüße\r\n".encode()
-
-    def test_eight_bits_are_refused_where_not_offered(self) -> None:
-        with SmtpEmulator(Offer(eight_bit=False)) as server:
-            outcome = send_one(server.url, mail(mime="ü\r\n".encode()))
-            assert (outcome.result, "8BITMIME" in outcome.detail) == (Result.PERMANENT, True)
-
-    def test_a_mail_that_needs_smtputf8_gets_it(self, server: SmtpEmulator, provider: Smtp) -> None:
-        provider.send([mail("jürgen@client.test", smtputf8=True), mail()])
-        assert "SMTPUTF8" in server.received[0].parameters
-        assert server.received[0].recipients == ("jürgen@client.test",)
-        assert "SMTPUTF8" not in server.received[1].parameters
-
-    def test_a_mail_that_needs_smtputf8_is_refused_without_it(self) -> None:
-        with SmtpEmulator(Offer(smtputf8=False)) as server:
-            provider = adapter(server.url)
-            outcomes = provider.send([mail("jürgen@client.test", smtputf8=True), mail()])
-            provider.close()
-        assert results(outcomes) == ["permanent", "accepted"]
-        assert "SMTPUTF8" in outcomes[0].detail
-
-    def test_a_domain_in_another_script_is_written_in_ascii(self, server: SmtpEmulator, provider: Smtp) -> None:
-        provider.send([mail("ann@bücher.test", envelope_from="desk@bücher.test")])
-        assert server.received[0].recipients == ("ann@xn--bcher-kva.test",)
-        assert server.received[0].sender == "desk@xn--bcher-kva.test"
-
-    @pytest.mark.parametrize("address", ["a@x.test>\r\nRSET", "a\x00@x.test", "jürgen@x.test", "a@-\u2014.test"])
-    def test_an_address_that_cannot_be_written_never_goes_out(
-        self, server: SmtpEmulator, provider: Smtp, address: str
-    ) -> None:
-        (outcome,) = provider.send([mail(address, mime=b"x\r\n")])
-        assert outcome.result is Result.PERMANENT
-        assert address not in outcome.detail
-        assert not any(command.startswith("MAIL") for command in server.commands)
-
-    def test_the_servers_queue_id_is_kept(self, provider: Smtp) -> None:
-        (outcome,) = provider.send([mail()])
-        assert outcome.provider_message_id == "00000001"
-        assert (outcome.code, outcome.detail) == ("250 2.0.0", "2.0.0 Ok: queued as 00000001")
-
-    def test_a_server_that_knows_helo_only_gets_the_mail(self) -> None:
-        with SmtpEmulator(Offer(ehlo=False)) as server:
-            assert send_one(server.url).result is Result.ACCEPTED
-            assert any(command.startswith("HELO") for command in server.commands)
-
-
-class TestConnections:
-    def test_one_connection_carries_batch_after_batch(self, server: SmtpEmulator, provider: Smtp) -> None:
-        for _ in range(5):
-            provider.send([mail(), mail()])
-        assert server.connections == 1
-
-    @pytest.mark.parametrize("farewell", ["", "421 4.4.2 idle for too long"])
-    def test_one_that_the_server_closed_while_idle_is_replaced(
-        self, server: SmtpEmulator, provider: Smtp, farewell: str
-    ) -> None:
-        provider.send([mail()])
-        server.drop_connections(farewell)
-        time.sleep(0.05)
-        email = mail()
-        assert results(provider.send([email])) == ["accepted"]
-        assert server.connections == 2
-        assert server.ledger[email.rfc_message_id] == 1
-
-    def test_one_that_closes_just_as_mail_comes_is_replaced_once(self, server: SmtpEmulator, provider: Smtp) -> None:
-        provider.send([mail()])
-        server.fail(Fault(Stage.MAIL, Does.CLOSE))
-        assert results(provider.send([mail(), mail()])) == ["accepted", "accepted"]
-        server.fail(Fault(Stage.MAIL, Does.CLOSE), Fault(Stage.MAIL, Does.CLOSE))
-        assert results(provider.send([mail(), mail()])) == ["transient", "transient"]
-
-    def test_one_that_has_carried_its_share_in_the_servers_view_is_replaced_once(
-        self, server: SmtpEmulator, provider: Smtp
-    ) -> None:
-        enough = Fault(Stage.MAIL, Does.REPLY, "421 4.4.5 enough mails on this connection")
-        provider.send([mail()])
-        server.fail(enough)
-        assert results(provider.send([mail(), mail()])) == ["accepted", "accepted"]
-        server.fail(enough, enough)
-        assert results(provider.send([mail(), mail()])) == ["throttled", "throttled"]
-
-    def test_one_that_was_idle_for_long_is_asked_first(
-        self, server: SmtpEmulator, provider: Smtp, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        provider.send([mail()])
-        assert "NOOP" not in server.commands
-        monkeypatch.setattr(smtp, "IDLE_SECONDS", 0.0)
-        assert results(provider.send([mail()])) == ["accepted"]
-        assert "NOOP" in server.commands
-        assert server.connections == 1
-
-    def test_one_is_given_up_after_its_share_of_mails(
-        self, server: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(Smtp, "mails_per_connection", 4)
-        provider = adapter(server.url)
-        for _ in range(3):
-            provider.send([mail(), mail()])
-        assert server.connections == 2
-        provider.close()
-
-    def test_closing_says_goodbye(self, server: SmtpEmulator) -> None:
-        send_one(server.url)
-        assert server.commands[-1] == "QUIT"
-
-    def test_a_refused_connection_is_transient(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        outcome = send_one(f"smtp://127.0.0.1:{port}")
-        assert (outcome.result, outcome.detail) == (Result.TRANSIENT, "cannot connect: Connection refused")
-
-    @pytest.mark.parametrize(
-        ("reply", "result"),
-        [("421 4.3.2 busy", "throttled"), ("454 4.0.0 not now", "transient"), ("554 5.7.1 blocked", "transient")],
-    )
-    def test_a_refusing_greeting_says_nothing_about_the_mail(
-        self, server: SmtpEmulator, provider: Smtp, reply: str, result: str
-    ) -> None:
-        server.fail(Fault(Stage.GREETING, Does.REPLY, reply))
-        assert results(provider.send([mail(), mail()])) == [result, result]
-
-    def test_a_private_host_is_a_fault_of_the_mailer(self, server: SmtpEmulator) -> None:
-        outcome = send_one(server.url, guard=Guard())
-        assert outcome.result is Result.CREDENTIALS
-        assert "POSTROAD_MAILER_ALLOWED_HOSTS" in outcome.detail
-        assert server.connections == 0
-
-    def test_a_host_that_does_not_resolve_may_resolve_later(self) -> None:
-        assert send_one("smtp://no-such-host.invalid:25").result is Result.TRANSIENT
-
-    @pytest.mark.parametrize("base_url", ["http://127.0.0.1:25", "smtp://127.0.0.1:port", "smtp://"])
-    def test_a_wrong_root_is_a_fault_of_the_mailer(self, base_url: str) -> None:
-        assert send_one(base_url).result is Result.CREDENTIALS
-
-
-class TestLogin:
-    OFFER = Offer(passwords={"ann": "pass word"}, tokens={"ann": "t0ken"})
-
-    @pytest.fixture
-    def guarded(self) -> Iterator[SmtpEmulator]:
-        with SmtpEmulator(self.OFFER) as emulator:
-            yield emulator
-
-    @pytest.mark.parametrize(
-        ("credentials", "mechanism"),
-        [
-            ({"password": "pass word"}, "PLAIN"),
-            ({"password": "pass word", "auth": "login"}, "LOGIN"),
-            ({"access_token": "t0ken"}, "XOAUTH2"),
-            ({"access_token": "t0ken", "password": "pass word"}, "XOAUTH2"),
-            ({"access_token": "t0ken", "password": "pass word", "auth": "plain"}, "PLAIN"),
-        ],
-    )
-    def test_it_logs_in_with_what_it_has(
-        self, guarded: SmtpEmulator, credentials: dict[str, Any], mechanism: str
-    ) -> None:
-        assert send_one(guarded.url, username="ann", **credentials).result is Result.ACCEPTED
-        assert f"AUTH {mechanism}" in guarded.commands
-        assert guarded.received[0].username == "ann"
-
-    @pytest.mark.parametrize(
-        "credentials",
-        [
-            {"password": "wrong"},
-            {"password": "wrong", "auth": "login"},
-            {"access_token": "expired"},
-            {},
-            {"auth": "cram-md5", "password": "pass word"},
-            {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
-        ],
-    )
-    def test_refused_or_missing_credentials_stop_the_mailer(
-        self, guarded: SmtpEmulator, credentials: dict[str, Any]
-    ) -> None:
-        outcome = send_one(guarded.url, username="ann", **credentials)
-        assert outcome.result is Result.CREDENTIALS
-        assert not guarded.received
-
-    def test_a_refused_token_ends_with_the_reply_proper(self, guarded: SmtpEmulator) -> None:
-        outcome = send_one(guarded.url, username="ann", access_token="expired")
-        assert outcome.code == "535 5.7.8"
-
-    def test_without_a_login_the_server_says_so(self, guarded: SmtpEmulator) -> None:
-        outcome = send_one(guarded.url)
-        assert (outcome.result, outcome.code) == (Result.CREDENTIALS, "530 5.7.0")
-
-    @pytest.mark.parametrize(
-        ("reply", "result"),
-        [
-            ("454 4.7.0 not now", Result.TRANSIENT),
-            ("421 4.3.2 closing", Result.THROTTLED),
-            ("432 4.3.2 too many connections", Result.THROTTLED),
-            ("534 5.7.9 app password needed", Result.CREDENTIALS),
-            ("550 5.7.30 no passwords here", Result.CREDENTIALS),
-        ],
-    )
-    def test_a_failed_login_is_told_from_a_refused_one(self, guarded: SmtpEmulator, reply: str, result: Result) -> None:
-        guarded.fail(Fault(Stage.AUTH, Does.REPLY, reply))
-        assert send_one(guarded.url, username="ann", password="pass word").result is result
-
-    def test_a_mechanism_that_is_not_offered_is_not_tried(self) -> None:
-        with SmtpEmulator(Offer(passwords={"ann": "x"}, mechanisms=("LOGIN",))) as server:
-            assert send_one(server.url, username="ann", password="x").result is Result.ACCEPTED
-            outcome = send_one(server.url, username="ann", access_token="t")
-            assert outcome.detail == "the server does not offer AUTH XOAUTH2 here"
-
-    def test_credentials_never_leave_this_machine_in_the_clear(
-        self, guarded: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(smtp_session, "_is_loopback", lambda _: False)
-        outcome = send_one(guarded.url, username="ann", password="pass word")
-        assert outcome.result is Result.CREDENTIALS
-        assert not any(command.startswith("AUTH") for command in guarded.commands)
-
-    def test_a_check_logs_in_and_sends_nothing(self, guarded: SmtpEmulator) -> None:
-        good, bad = (adapter(guarded.url, username="ann", password=word) for word in ("pass word", "wrong"))
-        assert good.check().result is Result.ACCEPTED
-        assert bad.check().result is Result.CREDENTIALS
-        assert guarded.commands[-1] != "MAIL"
-        assert not guarded.received
-
-
-class TestTls:
-    @pytest.fixture(params=[False, True], ids=["starttls", "implicit"])
-    def secure(self, request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[SmtpEmulator]:
-        offer = Offer(certificate=certificate.server, implicit_tls=request.param, passwords={"ann": "word"})
-        with SmtpEmulator(offer) as emulator:
-            yield emulator
-
-    @pytest.fixture
-    def trusted(self, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.path))
-        smtp_wire.tls_context.cache_clear()
-        yield
-        smtp_wire.tls_context.cache_clear()
-
-    def test_mail_and_login_go_encrypted(self, secure: SmtpEmulator) -> None:
-        provider = adapter(secure.url, username="ann", password="word")
-        assert results(provider.send([mail() for _ in range(16)])) == ["accepted"] * 16
-        provider.close()
-        assert all(received.encrypted and received.username == "ann" for received in secure.received)
-        assert secure.connections == 1
-
-    def test_a_server_on_this_machine_is_checked_when_asked(self, secure: SmtpEmulator) -> None:
-        outcome = send_one(secure.url, verify=True)
-        assert outcome.result is Result.TRANSIENT
-        assert "certificate not accepted" in outcome.detail
-        assert not secure.received
-
-    @pytest.mark.usefixtures("trusted")
-    def test_a_trusted_certificate_passes(self, secure: SmtpEmulator) -> None:
-        assert send_one(secure.url, verify=True, username="ann", password="word").result is Result.ACCEPTED
-
-    @pytest.mark.usefixtures("trusted")
-    def test_a_certificate_for_another_name_does_not(
-        self, secure: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(Guard, "addresses", lambda *_: ["127.0.0.1"])
-        outcome = send_one(secure.url.replace("127.0.0.1", "other.test"), verify=True)
-        assert outcome.result is Result.TRANSIENT
-        assert "certificate not accepted" in outcome.detail
-
-    def test_elsewhere_certificates_are_always_checked(
-        self, secure: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(smtp_session, "_is_loopback", lambda _: False)
-        assert "certificate not accepted" in send_one(secure.url).detail
-        assert send_one(secure.url, verify=False).result is Result.CREDENTIALS
-        assert not secure.received
-
-    def test_a_server_without_starttls_gets_nothing(self, server: SmtpEmulator) -> None:
-        outcome = send_one(server.url.replace("smtp://", "smtp+starttls://"))
-        assert (outcome.result, outcome.detail) == (Result.CREDENTIALS, "the server does not offer STARTTLS")
-        assert not server.received
-
-    def test_a_refused_starttls_is_transient(self, certificate: Certificate) -> None:
-        with SmtpEmulator(Offer(certificate=certificate.server)) as server:
-            server.fail(Fault(Stage.STARTTLS, Does.REPLY, "454 4.7.0 no TLS now"))
-            assert send_one(server.url).result is Result.TRANSIENT
-
-    def test_an_answer_smuggled_in_before_tls_is_refused(self, certificate: Certificate) -> None:
-        with SmtpEmulator(Offer(certificate=certificate.server)) as server:
-            server.fail(Fault(Stage.STARTTLS, Does.REPLY, "220 go ahead\r\n250 smuggled"))
-            assert "in the clear" in send_one(server.url).detail
-
-    @pytest.mark.parametrize("does", [Does.CLOSE, Does.RESET, Does.HANG])
-    def test_after_the_dot_nobody_knows_over_tls_either(self, secure: SmtpEmulator, does: Does) -> None:
-        secure.fail(Fault(Stage.DOT, does, store=True))
-        assert send_one(secure.url, username="ann", password="word").result is Result.UNCERTAIN
-
-    def test_no_tls_where_tls_is_expected_is_transient(self, server: SmtpEmulator) -> None:
-        outcome = send_one(server.url.replace("smtp://", "smtps://"))
-        assert (outcome.result, outcome.detail.startswith("TLS failed")) == (Result.TRANSIENT, True)
-
-
-class _Torn(socket.socket):
-    """Fails in the middle of a write, as a TLS connection may: records are out, and nobody says how many."""
-
-    def send(self, *_: Any) -> int:
-        raise ConnectionResetError
-
-
-@pytest.mark.parametrize(("encrypted", "handed"), [(False, 0), (True, 10)])
-def test_over_tls_a_failed_write_may_have_arrived(encrypted: bool, handed: int) -> None:
-    with _Torn() as sock:
-        wire = smtp_wire.Wire(sock, "127.0.0.1", patience=1.0)
-        wire.encrypted = encrypted
-        with pytest.raises(smtp_wire.ConnectionLost):
-            wire.write(b"0123456789")
-        assert wire.handed == handed
-
-
-class TestProviders:
-    @pytest.mark.parametrize(("kind", "host"), [(GmailSmtp, "smtp.gmail.com"), (OutlookSmtp, "smtp.office365.com")])
-    def test_their_server_is_known_and_encrypted(self, kind: type[Smtp], host: str) -> None:
-        account = Account(mailer_id="m", provider=kind.name, credentials={"username": "ann"}, guard=Guard())
-        login = kind(account).login()
-        assert (login.host, login.port, login.security) == (host, 587, "starttls")
-
-    @pytest.mark.parametrize("kind", [GmailSmtp, OutlookSmtp])
-    def test_a_root_leads_elsewhere(self, kind: type[Smtp]) -> None:
-        with SmtpEmulator(Offer(tokens={"ann": "t0ken"})) as server:
-            oauth: dict[str, Any] = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
-            provider = kind(account(server.url, username="ann", access_token="t0ken", **oauth))
-            assert results(provider.send([mail()])) == ["accepted"]
-            provider.close()
-
-    def test_outlook_takes_three_connections(self) -> None:
-        assert OutlookSmtp(account("smtp://127.0.0.1", connections=8)).connections == 3
