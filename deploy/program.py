@@ -150,6 +150,8 @@ def _forget_parent(log: int | None) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # Streams of our own: the parent's may have been replaced, and may hold a file that is closed now.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
 
 
 def _run_command(command: tuple[str, ...]) -> int:
@@ -158,6 +160,8 @@ def _run_command(command: tuple[str, ...]) -> int:
     try:
         main(command)
     except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Exception:  # noqa: BLE001 -- a child must not run on into its parent's code
         traceback.print_exc()

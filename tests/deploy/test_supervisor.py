@@ -1,0 +1,119 @@
+"""How programs are kept running, on programs that misbehave on purpose."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.program import LOG_CAP, Program, last_lines, start
+from deploy.supervisor import LAST_BACKOFF, Service, StartError, Supervisor
+from tests.conftest import wait_until
+
+
+@pytest.fixture
+def reported() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(reported: list[str]) -> Iterator[Supervisor]:
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]
+    with Supervisor(reported.append) as running:
+        yield running
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def _shell(script: str, log: Path | None = None, stop_seconds: float = 5.0) -> Program:
+    return Program(name="sh", argv=("/bin/sh", "-c", script), log=log, stop_seconds=stop_seconds)
+
+
+def test_a_program_that_ends_while_starting_is_reported_with_the_end_of_its_log(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    supervisor.start([Service(program=_shell("echo no such table; exit 3", log), ready=lambda _: False)])
+    with pytest.raises(StartError, match=r"(?s)sh ended while starting.*no such table"):
+        supervisor.wait_ready(["sh"], 20)
+
+
+def test_a_program_that_never_answers_is_reported_after_the_time_it_had(supervisor: Supervisor) -> None:
+    supervisor.start([Service(program=_shell("sleep 60"), ready=lambda _: False)])
+    with pytest.raises(StartError, match=r"sh was not ready after 0\.3 s"):
+        supervisor.wait_ready(["sh"], 0.3)
+
+
+def test_the_wait_before_a_new_start_doubles_up_to_a_limit(supervisor: Supervisor) -> None:
+    service = Service(program=_shell("exit 1"), ready=lambda _: False)
+    waits = []
+    for _ in range(7):
+        service.start()
+        assert service.process is not None
+        service.process.wait()
+        service.reap()
+        waits.append(service.next_at - time.monotonic())
+    assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, LAST_BACKOFF, LAST_BACKOFF], abs=0.05)
+
+
+def test_a_program_that_ends_is_started_again_and_said_so(supervisor: Supervisor, reported: list[str]) -> None:
+    service = Service(program=_shell("sleep 60"), ready=lambda _: True)
+    supervisor.start([service])
+    supervisor.wait_ready(["sh"], 5)
+    first = service.pid
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: supervisor.step(0.05) and service.is_ready, "the program is ready again", 5)
+    assert service.pid != first
+    assert reported == ["sh ended (SIGKILL), starting it again"]
+
+
+def test_a_program_that_ignores_the_request_to_end_is_killed(supervisor: Supervisor, reported: list[str]) -> None:
+    service = Service(
+        program=_shell("trap '' TERM; while :; do sleep 0.1; done", stop_seconds=0.3), ready=lambda _: True
+    )
+    supervisor.start([service])
+    time.sleep(0.2)
+    begun = time.monotonic()
+    supervisor.stop(["sh"])
+    assert time.monotonic() - begun < 2
+    assert reported == ["sh did not end within 0.3 s, killing it"]
+
+
+def test_a_second_request_to_stop_does_not_wait(supervisor: Supervisor) -> None:
+    stubborn = _shell("trap '' TERM; while :; do sleep 0.1; done", stop_seconds=30)
+    supervisor.start([Service(program=stubborn, ready=lambda _: True)])
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begun = time.monotonic()
+    supervisor.stop(["sh"])
+    assert time.monotonic() - begun < 5
+
+
+def test_a_log_that_has_grown_large_is_set_aside_when_its_program_starts(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (LOG_CAP + 1))
+    start(_shell("echo fresh", log)).wait()
+    assert log.read_text() == "fresh\n"
+    assert (tmp_path / "log.1").stat().st_size == LOG_CAP + 1
+
+
+def test_the_end_of_a_log_is_shown_without_reading_all_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n".join(str(number) for number in range(100_000)))
+    assert last_lines(log, 2) == "99998\n99999"
+
+
+def test_our_own_command_runs_in_a_fork_with_its_output_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert start(Program(name="version", command=("version",), log=log)).wait(10) == 0
+    assert log.read_text().strip().count(".") == 2
+
+
+def test_a_command_that_is_used_wrongly_ends_with_2_and_the_parent_lives_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert start(Program(name="worker", command=("worker", "--queues"), log=log)).wait(10) == 2
+    assert "requires an argument" in log.read_text()
