@@ -2,6 +2,6 @@
 
 All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
 
-from api_shim.resources import crm, ops, submissions
+from api_shim.resources import crm, ops, submissions, webhook_endpoints
 
-ROUTERS = (submissions.router, ops.router, crm.router)
+ROUTERS = (submissions.router, ops.router, crm.router, webhook_endpoints.router)
