@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
-from urllib.request import Request, urlopen
 
 
 class Fault(enum.Enum):
@@ -192,9 +192,14 @@ class Emulator(ABC):
 
 
 def _post(url: str, hook: Hook) -> int:
-    request = Request(url, data=hook.body, headers={"Content-Type": "application/json", **hook.headers})  # noqa: S310
-    with urlopen(request, timeout=10) as response:  # noqa: S310
-        return int(response.status)
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=10)
+    try:
+        path = f"{parts.path or '/'}?{parts.query}".rstrip("?")
+        connection.request("POST", path, hook.body, {"Content-Type": "application/json", **hook.headers})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 class _Server(ThreadingHTTPServer):
