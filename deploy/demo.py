@@ -20,7 +20,8 @@ BULK = 1000
 BOUNCING = 10
 URGENT = 20
 PATIENCE_SECONDS = 120.0
-FINISHED_QUEUES = ("send.high", "send.normal", "followup", "webhooks")
+REFUSED = ("failed", "bounced")
+QUEUES = ("send.high", "send.normal", "followup", "webhooks")
 
 BULK_HTML = (
     "<h1>Hello {{name}}</h1><p>Your plan {{plan}} renews on 1 December. Nothing to do: "
@@ -50,11 +51,16 @@ class Tally:
         return sum(self.states[state] for state in ("sent", "delivered"))
 
     @property
+    def refused(self) -> int:
+        return sum(self.states[state] for state in REFUSED)
+
+    @property
     def lost(self) -> int:
-        """Mails that were neither delivered nor refused for good: unfinished, or sent and not there."""
-        refused = self.states["failed"] + self.states["bounced"]
-        there = sum(1 for message in self.messages if self.copies[message["message_id"]])
-        return len(self.messages) - refused - there
+        """Mails whose fate does not fit the inbox: unfinished, or sent and not there, or refused and there all the same."""
+        return sum((message["state"] in REFUSED) == self._is_there(message) for message in self.messages)
+
+    def _is_there(self, message: dict[str, Any]) -> bool:
+        return self.copies[message["message_id"]] > 0
 
     @property
     def doubled(self) -> int:
@@ -109,7 +115,9 @@ def run(stack_json: Path, receiver_port: int, *, once: bool) -> None:
 
 
 def _measure(caller: Caller, receiver: Receiver, console: Console) -> Tally:
-    console.print(f"Sending {BULK} personalised mails, {URGENT} urgent ones and one of each request shape ...")
+    console.print(
+        f"Sending {BULK} personalised mails, {URGENT} urgent ones and one of each request shape ...", soft_wrap=True
+    )
     begun, since = time.monotonic(), caller.get("/inbox/messages", limit=1)["total"]
     ref_ids = {caller.send(body) for body in _bodies(caller.stack)}
     unfinished = sorted(ref_ids)
@@ -183,7 +191,7 @@ def _drop_finished(caller: Caller, unfinished: list[str]) -> bool:
 def _idle(caller: Caller) -> bool:
     """Whether no queue has anything left to do, for now or for later."""
     queues = caller.get("/v1/ops/queues")["queues"]
-    return not any(queues[name][key] for name in FINISHED_QUEUES for key in ("ready", "in_flight", "scheduled"))
+    return not any(queues[name][key] for name in QUEUES for key in ("ready", "in_flight", "scheduled"))
 
 
 def _copies(caller: Caller, since: int) -> Counter[str]:
@@ -202,7 +210,7 @@ def _table(tally: Tally) -> Table:
     table.add_column(justify="right")
     rows = {
         "mails sent": tally.sent,
-        "refused by the recipient's server": tally.states["failed"] + tally.states["bounced"],
+        "refused by the recipient's server": tally.refused,
         "activities on the contact": tally.activities,
         "webhook events, signature verified": tally.webhooks,
         "mails per second": round(len(tally.messages) / tally.seconds),

@@ -1,6 +1,7 @@
 """`postroad up` from outside: what it promises in stack.json, and that it keeps everything running, stops and resumes."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -114,6 +115,18 @@ def test_a_stopped_stack_leaves_no_process_and_resumes_as_the_same(own: Path) ->
     os.kill(second.process.pid, signal.SIGKILL)
     second.process.wait()
     wait_until(lambda: all(_gone(pid) for pid in processes), "no orphan is left of a killed stack", 15)
+
+
+def test_the_demo_accounts_for_every_mail(scratch: Path) -> None:
+    argv = (sys.executable, "-m", "deploy.cli", "up", "--data", str(scratch / "demo"), "--once")
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    numbers = dict(re.findall(r"^ +(\S.*?) {2,}([\d,]+) *$", shown.stdout, re.MULTILINE))
+    assert numbers["mails sent"] == "1,012"
+    assert numbers["refused by the recipient's server"] == "10"
+    assert numbers["activities on the contact"] == "1,012"
+    assert int(numbers["webhook events, signature verified"].replace(",", "")) >= 1_022
+    assert (numbers["lost"], numbers["sent twice"]) == ("0", "0")
 
 
 def test_a_taken_port_is_named(stack: Stack, tmp_path: Path) -> None:
