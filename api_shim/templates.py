@@ -9,9 +9,8 @@ from sqlalchemy.orm import Session
 from api_shim.errors import ApiError, Fault
 from api_shim.submission import Submission
 from models.template import Template, TemplateVersion
-from worker.compose import variables_in
+from worker.compose import UNSUBSCRIBE_URL, variables_in
 
-ALWAYS_KNOWN = frozenset({"unsubscribe_url"})
 LISTED = 100
 """Missing variables named in one answer."""
 
@@ -63,7 +62,8 @@ def _open(words: Wording, submission: Submission) -> list[Fault]:
 def _missing_variables(words: Wording, submission: Submission) -> list[Fault]:
     if submission.substitutions is None or not submission.individual:
         return []
-    needed = variables_in(words.subject, words.html, words.text) - ALWAYS_KNOWN - words.defaults.keys()
+    given = words.defaults.keys() | ({UNSUBSCRIBE_URL} if submission.settings.unsubscribe else set())
+    needed = variables_in(words.subject, words.html, words.text) - given
     missing = [
         (address.email, name)
         for address in submission.to

@@ -70,7 +70,7 @@ class File:
 
     filename: str
     content_type: str
-    data: bytes
+    data: bytes = field(repr=False)
     inline: bool = False
     content_id: str | None = None
     """Without angle brackets."""
@@ -81,14 +81,14 @@ class Fields:
     """A mail as a JSON API wants it. Everything is rendered; nothing is left to substitute."""
 
     sender: Mailbox
-    to: tuple[Mailbox, ...]
-    cc: tuple[Mailbox, ...] = ()
-    bcc: tuple[Mailbox, ...] = ()
+    to: tuple[Mailbox, ...] = field(repr=False)
+    cc: tuple[Mailbox, ...] = field(default=(), repr=False)
+    bcc: tuple[Mailbox, ...] = field(default=(), repr=False)
     reply_to: tuple[Mailbox, ...] = ()
-    subject: str
-    html: str | None = None
-    text: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    subject: str = field(repr=False)
+    html: str | None = field(default=None, repr=False)
+    text: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Custom headers, In-Reply-To, References and List-Unsubscribe among them. Never Message-ID."""
     files: tuple[File, ...] = ()
 
@@ -102,9 +102,9 @@ class OutboundEmail:
     rfc_message_id: str
     """With angle brackets; the same on every attempt."""
     envelope_from: str
-    recipients: tuple[str, ...]
+    recipients: tuple[str, ...] = field(repr=False)
     """Envelope recipients still to be served; on a retry perhaps fewer than the headers name."""
-    mime: bytes | None = None
+    mime: bytes | None = field(default=None, repr=False)
     """The whole mail with CRLF line ends, Bcc left out. Set for `Form.MIME`."""
     fields: Fields | None = None
     """Set for `Form.FIELDS`."""

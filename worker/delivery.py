@@ -74,13 +74,13 @@ class Delivery:
 
     def run(self) -> None:
         started = time.monotonic()
-        held, left = _suspects_alone(self.batch.messages)
+        held = self._suspects_alone()
         self._ask([message for message in held if message.was is State.UNCERTAIN])
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
             self._send(self._begin(self._compose(slice_)))
-        self._finish([*ready, *left])
+        self._finish(ready)
 
     @property
     def _provider(self) -> Provider:
@@ -99,6 +99,19 @@ class Delivery:
             settle_seconds=self._provider.settle_seconds,
             on_uncertain=self.mailer.on_uncertain,
         )
+
+    def _suspects_alone(self) -> Sequence[Held]:
+        """A message that was in hand when a worker died goes alone; its neighbours go back first.
+
+        So a deadly message is told from those that only stood beside it.
+        """
+        suspect = next((message for message in self.batch.messages if message.crashes), None)
+        if suspect is None:
+            return self.batch.messages
+        with self.runtime.engine.begin() as connection:
+            neighbours = [message for message in self.batch.messages if message is not suspect]
+            lease.narrow(connection, self.batch.lease_id, suspect, neighbours)
+        return [suspect]
 
     def _ask(self, uncertain: Sequence[Held]) -> None:
         """Asks the provider about mails whose fate is unknown."""
@@ -215,16 +228,6 @@ NOT_COMPOSED = "could not be composed"
 """Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
 
 STOPS_MAILER = (Result.THROTTLED, Result.CREDENTIALS)
-
-
-def _suspects_alone(messages: Sequence[Held]) -> tuple[Sequence[Held], Sequence[Held]]:
-    """Messages that were in hand when a worker died go one at a time, so that a deadly one takes no neighbours
-    along.
-    """
-    first_suspect = next((message for message in messages if message.crashes), None)
-    if first_suspect is None:
-        return messages, ()
-    return [first_suspect], [message for message in messages if message is not first_suspect]
 
 
 def _without(message: Held, stopped: Mapping[str, str]) -> Held:

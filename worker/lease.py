@@ -90,6 +90,12 @@ _RELEASE = text("""
     where id = any(:ids) and lease_id = :lease_id and state = 'claimed'
 """)
 
+_RETURN = text("""
+    update message set state = case when state = 'claimed' then 'queued' else state end, due_at = clock_timestamp()
+    where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'uncertain')
+""")
+_KEEP = text("update lease set message_ids = :ids where id = :lease_id")
+
 # A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock.
 _ORPHANS = text("""
     select lease.id, lease.message_ids from lease
@@ -175,6 +181,13 @@ def release(connection: Connection, lease_id: int, messages: Sequence[Held], due
     if messages:
         ids = [message.id for message in messages]
         connection.execute(_RELEASE, {"ids": ids, "lease_id": lease_id, "due_at": due_at})
+
+
+def narrow(connection: Connection, lease_id: int, kept: Held, others: Sequence[Held]) -> None:
+    """Leaves one message under the lease and gives back the others, uncertain ones too."""
+    ids = [message.id for message in others]
+    connection.execute(_RETURN, {"ids": ids, "lease_id": lease_id})
+    connection.execute(_KEEP, {"ids": [kept.id], "lease_id": lease_id})
 
 
 def end(connection: Connection, lease_id: int) -> None:

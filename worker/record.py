@@ -41,13 +41,18 @@ class Outbox:
     """The most that any of them was tried; above 0 the log had failed before."""
 
 
+# What has failed before is taken in ever smaller groups of its own kind, down to one message, so that one that can never be
+# logged is soon alone with its trouble.
 _TAKE = text("""
     with due as (
-        select id, sum(cardinality(message_ids)) over (order by tries, id) - cardinality(message_ids) as before
+        select id, tries, first_value(tries) over by_age as kind,
+               sum(cardinality(message_ids)) over by_age - cardinality(message_ids) as before
         from (select id, tries, message_ids from followup where due_at <= clock_timestamp()
               order by tries, id limit 400 for update skip locked) as locked
+        window by_age as (order by tries, id)
     )
-    delete from followup f using due where f.id = due.id and due.before < :batch
+    delete from followup f using due
+    where f.id = due.id and due.tries = due.kind and due.before < greatest(1, :batch >> 2 * least(due.tries, 10))
     returning f.id, f.message_ids, f.tries
 """)
 
@@ -67,7 +72,8 @@ _LOG = text(f"""
     with {_SUBMISSIONS}
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email,
         recipient_email, recipients, cc, provider, mailer_id, rfc_message_id, provider_message_id, thread_id,
-        sender_user_id, contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at, created_at)
+        sender_user_id, contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at,
+        created_at)
     select m.id, m.workspace_id, m.submission_id, m.priority,
            case when s.is_reply then 'reply' when s.total > 1 then 'campaign'
                 when cardinality(m.recipients) > 1 then 'shared' else 'single' end,

@@ -48,7 +48,7 @@ def seconds_until(moment: datetime) -> float:
 
 def drip(head: bytes) -> Iterator[bytes]:
     yield head
-    yield from repeat(b"x")
+    yield from repeat(b"x", 200)  # 10 s
 
 
 def gigabyte() -> Iterator[bytes]:

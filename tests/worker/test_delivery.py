@@ -1,0 +1,355 @@
+"""The send path on a real database and a real SMTP dialogue, one step at a time."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from models.content import Address
+from models.mailer import MailerStatus
+from models.message import UNTIL_SOMEBODY_ACTS, Message
+from providers.base import OutboundEmail, Outcome
+from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
+from providers.smtp import Smtp
+from tests.worker.house import House, settings_for
+from worker import lease
+from worker.delivery import Delivery
+from worker.lease import CRASHES_TO_ISOLATE
+
+
+@pytest.fixture
+def house(database_url: str, redis_url: str) -> Iterator[House]:
+    with SmtpEmulator() as server:
+        opened = House(settings_for(database_url, redis_url), server)
+        yield opened
+        opened.close()
+
+
+def test_each_recipient_gets_a_mail_of_its_own_exactly_once(house: House) -> None:
+    accepted = house.submit(*(f"user{number}@example.com" for number in range(50)))
+    house.deliver_all()
+    messages = house.messages(accepted)
+    assert {message.state for message in messages} == {"sent"}
+    assert house.server.delivered_once(message.rfc_message_id for message in messages)
+    assert sorted(mail.recipients for mail in house.server.received) == sorted((m.recipients[0],) for m in messages)
+
+
+def test_a_mail_carries_the_message_id_that_intake_promised(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    house.deliver_all()
+    assert house.server.received[0].message_id == accepted.rfc_message_id
+
+
+def test_personal_values_reach_the_subject_and_both_bodies(house: House) -> None:
+    house.submit(
+        "ann@example.com",
+        subject="For {{name}}",
+        html="<p>{{name}}</p>",
+        text="{{name}}!",
+        substitutions={"ann@example.com": {"name": "Ann <3"}},
+    )
+    house.deliver_all()
+    data = house.server.received[0].data.decode()
+    assert "Subject: For Ann <3" in data
+    assert "<p>Ann &lt;3</p>" in data.replace("=\r\n", "")
+    assert "Ann <3!" in data.replace("=\r\n", "")
+
+
+def test_a_lane_goes_out_in_the_order_in_which_it_came_in(house: House) -> None:
+    recipients = [f"user{number:03}@example.com" for number in range(40)]
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text("update mailer set caps = '{\"connections\": 1}' where id = :id"), {"id": house.mailer_id}
+        )
+    house.submit(*recipients[:20])
+    house.submit(*recipients[20:])
+    house.deliver_all()
+    assert [mail.recipients[0] for mail in house.server.received] == recipients
+
+
+def test_a_shared_mail_goes_out_once_for_all_and_hides_its_bcc(house: House) -> None:
+    accepted = house.submit(
+        "ann@example.com",
+        individual=False,
+        cc=(Address("cat@example.com"),),
+        bcc=(Address("dan@example.com"),),
+    )
+    house.deliver_all()
+    [mail] = house.server.received
+    assert mail.recipients == ("ann@example.com", "cat@example.com", "dan@example.com")
+    assert b"dan@example.com" not in mail.data
+    assert house.message(accepted).state == "sent"
+
+
+def test_a_retry_of_a_shared_mail_goes_only_to_those_not_yet_served(house: House) -> None:
+    house.server.fail(Fault(Stage.RCPT, Does.REPLY, "451 4.3.0 later"))
+    accepted = house.submit(
+        "ann@example.com", individual=False, cc=(Address("cat@example.com"), Address("dan@example.com"))
+    )
+    house.deliver_all()
+    assert [mail.recipients for mail in house.server.received] == [
+        ("cat@example.com", "dan@example.com"),
+        ("ann@example.com",),
+    ]
+    message = house.message(accepted)
+    assert message.state == "sent"
+    assert [attempt["outcome"] for attempt in message.attempts] == ["accepted", "accepted"]
+
+
+def test_a_permanent_refusal_fails_the_mail_and_says_why(house: House) -> None:
+    message = _delivered(house, "bounce-550@example.com")
+    assert message.state == "failed"
+    assert "5.1.1" in (message.reason or "")
+    assert len(message.attempts) == 1
+
+
+def test_a_transient_refusal_is_tried_again_until_the_waits_are_used_up(house: House) -> None:
+    message = _delivered(house, "later-451@example.com")
+    assert message.state == "failed"
+    assert [attempt["outcome"] for attempt in message.attempts] == ["transient"] * 4
+
+
+def test_a_mail_whose_answer_was_lost_is_held_and_never_sent_twice(house: House) -> None:
+    message = _delivered(house, "drop-after-dot@example.com")
+    assert (message.state, message.due_at) == ("uncertain", UNTIL_SOMEBODY_ACTS)
+    assert house.server.ledger[message.rfc_message_id] == 1
+
+
+def test_a_mailer_that_resends_says_so_and_sends_the_doubtful_mail_again(house: House) -> None:
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update mailer set on_uncertain = 'resend' where id = :id"), {"id": house.mailer_id})
+    house.server.fail(Fault(Stage.DOT, Does.CLOSE, store=True))
+    accepted = house.submit("ann@example.com")
+    house.deliver_all()
+    message = house.message(accepted)
+    assert message.state == "sent"
+    assert house.server.ledger[message.rfc_message_id] == 2
+
+
+def test_a_broken_neighbour_does_not_take_the_batch_along(house: House) -> None:
+    accepted = house.submit(
+        "bounce-550@example.com", "ann@example.com", "drop-after-dot@example.com", "bob@example.com"
+    )
+    house.deliver_all()
+    states = {message.recipients[0]: message.state for message in house.messages(accepted)}
+    assert states["ann@example.com"] == states["bob@example.com"] == "sent"
+    assert states["bounce-550@example.com"] == "failed"
+
+
+def test_a_suppressed_recipient_gets_nothing_and_the_reason_is_on_the_message(house: House) -> None:
+    _suppress(house, "ann@example.com")
+    message = _delivered(house, "Ann@example.com")
+    assert message.state == "suppressed"
+    assert message.reason == "on the suppression list: complaint"
+    assert house.server.received == []
+
+
+def test_a_shared_mail_leaves_out_its_suppressed_recipient(house: House) -> None:
+    _suppress(house, "cat@example.com")
+    accepted = house.submit("ann@example.com", individual=False, cc=(Address("cat@example.com"),))
+    house.deliver_all()
+    assert [mail.recipients for mail in house.server.received] == [("ann@example.com",)]
+    assert house.message(accepted).state == "sent"
+
+
+def test_a_mail_is_never_sent_after_it_expired(house: House) -> None:
+    accepted = house.submit("ann@example.com", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    house.deliver_all()
+    assert house.message(accepted).state == "expired"
+    assert house.server.received == []
+
+
+def test_a_scheduled_mail_waits_for_its_time(house: House) -> None:
+    accepted = house.submit("ann@example.com", send_at=datetime.now(UTC) + timedelta(hours=1))
+    assert house.deliver() == 0
+    assert house.message(accepted).state == "queued"
+
+
+def test_a_paused_mailer_keeps_its_mail(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update mailer set status = 'paused' where id = :id"), {"id": house.mailer_id})
+    assert house.deliver() == 0
+    assert house.message(accepted).state == "queued"
+
+
+def test_refused_credentials_stop_the_mailer_and_park_its_mail(house: House) -> None:
+    house.server.fail(Fault(Stage.MAIL, Does.REPLY, "530 5.7.0 authentication required"))
+    accepted = house.submit("ann@example.com")
+    house.deliver()
+    assert house.message(accepted).state == "queued"
+    assert house.scalar("select status from mailer where id = :m") == MailerStatus.RECONNECT_REQUIRED
+    assert house.deliver() == 0
+
+
+def test_a_mail_that_cannot_be_composed_fails_without_an_attempt(house: House) -> None:
+    accepted = house.submit(
+        "ann@example.com", subject="{{name}}", substitutions={"ann@example.com": {"name": "two\r\nlines"}}
+    )
+    house.deliver_all()
+    message = house.message(accepted)
+    assert message.state == "failed"
+    assert (message.reason or "").startswith("could not be composed")
+    assert message.attempts == []
+
+
+def test_a_cancelled_mail_in_hand_is_not_put_on_the_wire(house: House) -> None:
+    accepted = house.submit("ann@example.com", "bob@example.com")
+    delivery = _claimed(house)
+    cancelled = house.messages(accepted)[0].id
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update message set state = 'cancelled' where id = :id"), {"id": cancelled})
+    delivery.run()
+    assert [mail.recipients for mail in house.server.received] == [("bob@example.com",)]
+
+
+def test_an_adapter_with_a_bug_leaves_its_mail_uncertain(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Smtp, emails: list[OutboundEmail]) -> list[Outcome]:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(Smtp, "send", broken)
+    accepted = house.submit("ann@example.com")
+    house.deliver()
+    message = house.message(accepted)
+    assert message.state == "uncertain"
+    assert message.attempts[0]["detail"] == "the adapter failed: KeyError"
+
+
+def test_what_a_dead_worker_had_only_claimed_returns_to_the_queue(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    _claimed(house)
+    _let_leases_run_out(house)
+    house.tick()
+    assert house.message(accepted).state == "queued"
+    house.deliver_all()
+    assert house.message(accepted).state == "sent"
+    assert house.server.ledger[accepted.rfc_message_id] == 1
+
+
+def test_what_a_dead_worker_was_sending_is_uncertain_and_not_sent_again(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    delivery = _claimed(house)
+    _begin(house, delivery)
+    _let_leases_run_out(house)
+    house.tick()
+    house.deliver_all()
+    message = house.message(accepted)
+    assert message.state == "uncertain"
+    assert house.server.received == []
+    assert [attempt["outcome"] for attempt in message.attempts] == ["uncertain", "lookup_cannot_tell"]
+
+
+def test_the_leases_of_a_worker_whose_process_is_gone_are_ended_without_waiting(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    beat = house.heartbeat()
+    _claimed(house)
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update lease set created_at = created_at - interval '2 seconds'"))
+    house.tick()
+    assert house.message(accepted).state == "claimed"  # the process lives: its lease holds
+    beat.close()
+    house.tick()
+    assert house.message(accepted).state == "queued"
+
+
+def test_a_worker_that_lost_its_lease_before_sending_sends_nothing(house: House) -> None:
+    house.submit("ann@example.com")
+    frozen = _claimed(house)
+    _let_leases_run_out(house)
+    house.tick()
+    house.deliver_all()
+    frozen.run()
+    assert len(house.server.received) == 1
+
+
+def test_a_worker_that_comes_back_with_an_answer_settles_the_doubt(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    frozen = _claimed(house)
+    begun = _begin(house, frozen)
+    _let_leases_run_out(house)
+    house.tick()
+    assert house.message(accepted).state == "uncertain"
+    frozen._send(begun)
+    frozen._finish([])
+    assert house.message(accepted).state == "sent"
+    assert len(house.server.received) == 1
+
+
+def test_a_late_answer_to_an_overtaken_attempt_is_kept_as_evidence_and_changes_nothing(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    frozen = _claimed(house)
+    begun = _begin(house, frozen)
+    with house.runtime.engine.begin() as connection:  # an operator decided to send it again, and it went out
+        connection.execute(
+            text("update message set state = 'queued', due_at = now() where id = :id"), {"id": accepted.message_id}
+        )
+    house.deliver_all()
+    house.server.fail(Fault(Stage.RCPT, Does.REPLY, "550 5.1.1 no such user"))
+    frozen._send(begun)
+    frozen._finish([])
+    message = house.message(accepted)
+    assert message.state == "sent"
+    assert [(attempt["outcome"], attempt.get("late")) for attempt in message.attempts] == [
+        ("accepted", None),
+        ("permanent", True),
+    ]
+
+
+def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(house: House) -> None:
+    accepted = house.submit("deadly@example.com", "ann@example.com", "bob@example.com")
+    deaths = 0
+    while delivery := _claimed_or_none(house):
+        in_hand = delivery._suspects_alone()
+        if any(message.recipients == ("deadly@example.com",) for message in in_hand):
+            deaths += 1
+            _let_leases_run_out(house)
+            house.tick()
+        else:
+            delivery.run()
+    states = {message.recipients[0]: message.state for message in house.messages(accepted)}
+    assert states == {"deadly@example.com": "failed", "ann@example.com": "sent", "bob@example.com": "sent"}
+    assert deaths == CRASHES_TO_ISOLATE
+    assert "isolated" in (house.messages(accepted)[0].reason or "")
+
+
+def _delivered(house: House, recipient: str) -> Message:
+    accepted = house.submit(recipient)
+    house.deliver_all()
+    return house.message(accepted)
+
+
+def _suppress(house: House, address: str) -> None:
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into suppression (id, workspace_id, address, reason) values (gen_random_uuid(), :w, :a, 'complaint')"
+            ),
+            {"w": house.workspace_id, "a": address},
+        )
+
+
+def _claimed_or_none(house: House) -> Delivery | None:
+    mailer = house.runtime.providers.mailer(house.runtime.engine, house.mailer_id)
+    assert mailer is not None
+    with house.runtime.engine.begin() as connection:
+        batch = lease.claim(
+            connection, house.mailer_id, 0, worker=house.runtime.name, batch=100, lease=house.settings.lease
+        )
+    return Delivery(house.runtime, mailer, batch) if batch else None
+
+
+def _claimed(house: House) -> Delivery:
+    """A worker that has claimed what is due and goes no further by itself."""
+    delivery = _claimed_or_none(house)
+    assert delivery is not None
+    return delivery
+
+
+def _begin(house: House, delivery: Delivery) -> list[tuple[lease.Held, OutboundEmail]]:
+    return delivery._begin(delivery._compose(delivery.batch.messages))
+
+
+def _let_leases_run_out(house: House) -> None:
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update lease set expires_at = clock_timestamp() - interval '1 second'"))
