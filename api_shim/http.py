@@ -24,7 +24,9 @@ log = structlog.get_logger()
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SMALL_BODY_BYTES = 1024 * 1024
-"""Limit of every body but that of a send."""
+"""Limit of every body that carries no mail."""
+
+MAIL_PATHS = ("/email/send", "/email/reply")
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
 """The database is away or full: nothing was stored, the caller may try again."""
@@ -118,7 +120,7 @@ class Front:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-        limit = self._max_send_bytes if scope["path"].endswith("/email/send") else SMALL_BODY_BYTES
+        limit = self._max_send_bytes if scope["path"].endswith(MAIL_PATHS) else SMALL_BODY_BYTES
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,7 +1,7 @@
 """``POST /v1/email/send``: one route, three shapes. A plain endpoint on bytes: this is the hot path of the API."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ _RESULT = text("""
 """)
 
 
+Parse = Callable[[Session, Caller], Submission]
+"""Reads a body, which may need the database. Raises ApiError with everything that is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preference:
     """What the caller prefers (RFC 7240): how long to wait, and what to confirm in Preference-Applied."""
@@ -61,20 +65,24 @@ async def send(request: Request) -> Response:
     try:
         body = read_json(await request.body())
         shape = recognise(body)
-        return await _send(request, shape, body)
+        return await submit(request, shape, body, lambda _session, _caller: shape.parse(body))
     except ApiError as error:
         return error_response(request, error, shape.render_error)
     except UNAVAILABLE:
         return error_response(request, unavailable(), shape.render_error)
 
 
-async def _send(request: Request, shape: ShapeModule, body: Any) -> Response:
+async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) -> Response:
+    """Stores what ``parse`` makes of the body, waits as long as the caller prefers, and answers in the shape.
+
+    Raises ApiError, and what the database raises when it is away.
+    """
     services: Services = request.app.state.services
     prefer = preference(request.headers.get("prefer"))
     seconds = prefer.seconds if prefer.seconds is not None else WAIT_SECONDS if shape.WAITS else 0.0
     repeat = repeat_of(request.headers.get("idempotency-key"), body)
     intake = Intake(services, request.headers.get("authorization"), request.scope["request_id"])
-    caller, accepted = await run_in_threadpool(intake.take, shape, body, repeat, awaited=seconds > 0)
+    caller, accepted = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
     headers = {"Preference-Applied": prefer.applied} if prefer.applied else {}
     if accepted.original is not None:
         headers["Idempotency-Replayed"] = "true"
@@ -98,16 +106,15 @@ class Intake:
         self._authorization = authorization
         self._request_id = request_id
 
-    def take(self, shape: ShapeModule, body: Any, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted]:
+    def take(self, parse: Parse, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted]:
         """Authenticates, parses and stores. Who may not send learns nothing about the body."""
         with self._services.sessions() as session:
             caller = authenticate(session, self._authorization, self._services.peppers)
             caller.require(SCOPE)
-            submission: Submission = shape.parse(body)
             accepted = accept(
                 session,
                 caller,
-                submission,
+                parse(session, caller),
                 settings=self._services.settings,
                 ringer=self._services.ringer,
                 repeat=repeat,

@@ -10,7 +10,7 @@ from api_shim.shapes.addresses import MAX_NAME, parse_mailboxes, shared_once
 from api_shim.shapes.attachments import read_attachments
 from api_shim.shapes.fields import MAX_SUBJECT, Faults, Form, body_form, check_content_size, line_fault
 from api_shim.shapes.names import refuse_other_names
-from api_shim.shapes.options import read_links, read_personal, read_priority
+from api_shim.shapes.options import read_alias, read_links, read_personal, read_priority
 from api_shim.shapes.outcome import error_details, sentence_of, success
 from api_shim.submission import SendResult, Shape, Submission
 from models.content import Address
@@ -39,7 +39,7 @@ def parse(body: Any) -> Submission:
         html=html,
         personal=personal,
         sender_user_id=user,
-        from_alias=_alias(form, personal),
+        from_alias=read_alias(form, personal),
         email_config_id=form.uuid("email_config_id"),
         links=read_links(form),
         thread_id=form.uuid("thread_id"),
@@ -68,19 +68,6 @@ def _recipient(form: Form) -> tuple[Address, ...]:
             form.fault("to_email", f"holds {len(found)} addresses; send exactly one, and the others in cc.")
         return ()
     return (Address(found[0].email, name.strip() if name else found[0].name),)
-
-
-def _alias(form: Form, personal: bool) -> str | None:
-    text = form.text("from_email")
-    if text is None:
-        return None
-    if not personal:
-        form.fault("from_email", 'is only for mode "personal"; choose a company address with email_config_id.')
-        return None
-    found = parse_mailboxes(text, "from_email", form.faults)
-    if len(found) > 1:
-        form.fault("from_email", f"holds {len(found)} addresses; send one send-as alias.")
-    return found[0].email if found else None
 
 
 def render(result: SendResult) -> tuple[int, dict[str, Any]]:

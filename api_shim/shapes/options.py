@@ -3,6 +3,7 @@
 from typing import Final
 from uuid import UUID
 
+from api_shim.shapes.addresses import parse_mailboxes
 from api_shim.shapes.fields import Form
 from api_shim.submission import Link
 from models.message import Priority
@@ -38,6 +39,20 @@ def read_personal(form: Form) -> tuple[bool, UUID | None]:
     personal = form.choice("mode", {"company": False, "personal": True}, False)
     hint = 'with mode "personal"; see users in GET /v1/email/capabilities.' if personal else ""
     return personal, form.uuid("sender_user_id", required=hint)
+
+
+def read_alias(form: Form, personal: bool) -> str | None:
+    """``from_email``: the send-as address of a personal mailbox to write from."""
+    text = form.text("from_email")
+    if text is None:
+        return None
+    if not personal:
+        form.fault("from_email", 'is only for mode "personal"; choose a company address with email_config_id.')
+        return None
+    found = parse_mailboxes(text, "from_email", form.faults)
+    if len(found) > 1:
+        form.fault("from_email", f"holds {len(found)} addresses; send one send-as alias.")
+    return found[0].email if found else None
 
 
 def read_priority(form: Form) -> Priority:
