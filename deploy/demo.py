@@ -56,7 +56,7 @@ class Tally:
 
     @property
     def lost(self) -> int:
-        """Mails whose fate does not fit the inbox: unfinished, or sent and not there, or refused and there all the same."""
+        """Mails whose fate does not fit the inbox: unfinished, sent and not there, or refused and yet there."""
         return sum((message["state"] in REFUSED) == self._is_there(message) for message in self.messages)
 
     def _is_there(self, message: dict[str, Any]) -> bool:
