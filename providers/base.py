@@ -194,6 +194,8 @@ class Provider(ABC):
     """Largest mail it takes, encoded."""
     settle_seconds: ClassVar[float] = 60.0
     """How long its own index may lag: a "not there" younger than this is no proof."""
+    call_seconds: ClassVar[float] = 90.0
+    """Longest that one call of `send` may take. The worker's lease outlasts it, and a call that does not end is ended."""
     keeps_message_id: ClassVar[bool] = True
     """False where the provider puts its own Message-ID (Gmail): a caller's own id is ignored then."""
 

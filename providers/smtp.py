@@ -45,6 +45,8 @@ class Smtp(Provider):
     max_connections: ClassVar[int | None] = None
     """What the provider allows at once, where it says so."""
     mails_per_connection: ClassVar[int] = 1000
+    call_seconds: ClassVar[float] = 720.0
+    """One final dot may wait `dot_timeout`; a server that answers none of a group in this time is given up on."""
 
     connect_timeout: float = 10.0
     command_timeout: float = 30.0

@@ -20,6 +20,7 @@ from providers.base import OutboundEmail, Outcome, Provider, Result
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
+from worker.deadline import deadline
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts
@@ -46,16 +47,18 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     mailer = runtime.providers.mailer(runtime.engine, mailer_id)
     if mailer is None or not mailer.sends:
         return 0
-    size = mailer.provider.batch
+    size, longest = (
+        mailer.provider.batch,
+        max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS),
+    )
     with runtime.engine.begin() as connection:
         batch = lease.claim(
-            connection, mailer_id, priority, worker=runtime.name, batch=size, lease=runtime.settings.lease
+            connection, mailer_id, priority, worker=runtime.name, batch=size, lease=timedelta(seconds=longest * 1.1)
         )
     if batch is None:
         return 0
-    if len(batch.messages) == size:
-        runtime.bells.ring(send_lane(mailer_id, priority))  # another worker may go on beside us
-    Delivery(runtime, mailer, batch).run()
+    with deadline(longest):
+        Delivery(runtime, mailer, batch).run()
     return len(batch.messages)
 
 
@@ -68,6 +71,7 @@ class Delivery:
         self.batch = batch
         self.unwritten: list[Verdict] = []
         """Verdicts that no commit has taken yet."""
+        self._invited = False
         with runtime.engine.connect() as connection:
             ids = {message.submission_id for message in batch.messages}
             self.submissions = runtime.submissions.load(connection, ids, mailer, runtime.tracker)
@@ -80,6 +84,7 @@ class Delivery:
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
             self._send(self._begin(self._compose(slice_)))
+            self._invite()
         self._finish(ready)
 
     @property
@@ -199,6 +204,12 @@ class Delivery:
         log.warning("mailer_stopped", mailer_id=str(self.mailer.id), why=outcome.result.value, code=outcome.code)
         with self.runtime.engine.begin() as connection:
             connection.execute(statement, {"id": self.mailer.id, **parameters})
+
+    def _invite(self) -> None:
+        """Rings for a second worker once the server has shown that it answers: one that hangs holds up only us."""
+        if not self._invited and len(self.batch.messages) == self._provider.batch:
+            self._invited = True
+            self.runtime.bells.ring(send_lane(self.mailer.id, self.batch.priority))
 
     def _keep(self, message: Held, verdict: Verdict) -> None:
         submission = self.submissions[message.submission_id]

@@ -28,6 +28,9 @@ class NewEvent:
     recipients: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     natural_key: str | None = None
+    endpoint_id: UUID | None = None
+    """Addressed to this endpoint alone, whatever it asked for; None: to all that want it."""
+    id: UUID = field(default_factory=uuid7)
 
 
 # The row lock on the workspace is held to the end of the transaction: numbers are given in the order of commits and a
@@ -38,7 +41,7 @@ _APPEND = text("""
     with given as (
         select * from jsonb_to_recordset(cast(:events as jsonb)) as e(
             id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text,
-            recipients text[], data jsonb, natural_key text, at timestamptz)
+            recipients text[], data jsonb, natural_key text, at timestamptz, endpoint_id uuid)
     ), appended as (
         insert into event (id, workspace_id, cursor, message_id, submission_id, seq, type, state, recipients, data,
                            natural_key, at)
@@ -53,10 +56,12 @@ _APPEND = text("""
         select gen_random_uuid(), :workspace_id, endpoint.id, appended.id, clock_timestamp(), clock_timestamp()
         from appended join given g on g.id = appended.id
              join webhook_endpoint endpoint on endpoint.workspace_id = :workspace_id and endpoint.status = 'active'
-                  and (endpoint.events && array['*', g.wire])
+                  and (g.endpoint_id is null or g.endpoint_id = endpoint.id)
              left join submission s on s.id = appended.submission_id
-        where (endpoint.campaign_id is null or endpoint.campaign_id = s.campaign_id)
-          and (endpoint.ref_id is null or endpoint.ref_id = appended.submission_id)
+        where g.endpoint_id is not null
+           or endpoint.events && array['*', g.wire]
+              and (endpoint.campaign_id is null or endpoint.campaign_id = s.campaign_id)
+              and (endpoint.ref_id is null or endpoint.ref_id = appended.submission_id)
         returning endpoint_id
     )
     select distinct endpoint_id from deliveries
@@ -86,7 +91,7 @@ def _append(connection: Connection, workspace_id: UUID, events: Sequence[NewEven
 
 def _row(position: int, event: NewEvent) -> dict[str, Any]:
     return {
-        "id": uuid7(),
+        "id": event.id,
         "message_id": event.message_id,
         "submission_id": event.submission_id,
         "position": position,
@@ -97,4 +102,5 @@ def _row(position: int, event: NewEvent) -> dict[str, Any]:
         "data": dict(event.data),
         "natural_key": event.natural_key,
         "at": event.at,
+        "endpoint_id": event.endpoint_id,
     }

@@ -52,13 +52,18 @@ class Batch:
     """Messages of one lane under one lease."""
 
     lease_id: int
+    priority: int
     messages: tuple[Held, ...]
 
 
+# A batch that is half a second old is held up by its server, not by us: a second worker would only wait beside the
+# first, and a server that hangs would in the end hold them all.
 _CLAIM = text("""
     with due as materialized (
         select id, state as was, due_at from message
         where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+              and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
+                              and slow.created_at < clock_timestamp() - interval '500 milliseconds')
         order by due_at limit :batch for no key update skip locked
     ), held as (
         select nextval('lease_id_seq') as id where exists (select from due)
@@ -149,7 +154,7 @@ def claim(
     if not rows:
         return None
     messages = tuple(_held(row) for row in sorted(rows, key=lambda row: row.was_due_at))
-    return Batch(rows[0].lease_id, messages)
+    return Batch(rows[0].lease_id, priority, messages)
 
 
 def _held(row: Any) -> Held:

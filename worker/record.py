@@ -41,8 +41,8 @@ class Outbox:
     """The most that any of them was tried; above 0 the log had failed before."""
 
 
-# What has failed before is taken in ever smaller groups of its own kind, down to one message, so that one that can never be
-# logged is soon alone with its trouble.
+# What has failed before is taken in ever smaller groups of its own kind, down to one message, so that one that can
+# never be logged is soon alone with its trouble.
 _TAKE = text("""
     with due as (
         select id, tries, first_value(tries) over by_age as kind,

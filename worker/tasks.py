@@ -3,9 +3,7 @@
 A task hears a bell, does the due work of its lane, and rings again if there may be more.
 """
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
@@ -13,6 +11,7 @@ from celery import Celery
 
 from worker import delivery, record
 from worker.bell import FOLLOWUP_LANE, Lane, endpoint_lane, send_lane
+from worker.deadline import deadline
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -41,7 +40,8 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     def answer(lane: Lane, bell: str, work: Callable[[], int]) -> None:
         bells = runtime().bells
         bells.answer(lane, bell)
-        with structlog.contextvars.bound_contextvars(task=lane.task, lane=lane.subject), time_limit(runtime()):
+        bound = structlog.contextvars.bound_contextvars(task=lane.task, lane=lane.subject)
+        with bound, deadline(runtime().settings.lease_seconds):
             worked = work()
         if worked:
             bells.ring(lane)
@@ -49,18 +49,3 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     app.task(name="deliver")(deliver)
     app.task(name="record")(record_outcomes)
     app.task(name="notify")(notify)
-
-
-@contextmanager
-def time_limit(runtime: Runtime) -> Iterator[None]:
-    """Ends the process if the work in hand outlives most of its lease.
-
-    By the signal's default action, which needs no cooperation: an endless regular expression holds the interpreter,
-    but not the kernel. The supervisor starts a new process; the lease is recovered.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, runtime.settings.lease_seconds * 0.8)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -123,4 +123,5 @@ _DETAILS = {
     # Operators' events concern no mail.
     EventType.MAILER_RECONNECT_REQUIRED: _said,
     EventType.ENDPOINT_DISABLED: _said,
+    EventType.ENDPOINT_TEST: _said,
 }
