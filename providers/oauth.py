@@ -13,7 +13,6 @@ import hashlib
 import secrets
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -122,8 +121,13 @@ class _Cached:
 
 
 _cache: dict[str, _Cached] = {}
-_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_guard = threading.Lock()
+
+
+def _keep(key: str, grant: Grant) -> None:
+    now = time.monotonic()
+    for old in [old for old, cached in list(_cache.items()) if cached.until <= now]:
+        _cache.pop(old, None)
+    _cache[key] = _Cached(grant, now + grant.expires_in - MARGIN_SECONDS)
 
 
 class AccessTokens:
@@ -134,20 +138,19 @@ class AccessTokens:
         self._service = SERVICES[service]
         self._api = _token_api(account, self._service, timeout)
         self._key = _fingerprint(account)
+        self._lock = threading.Lock()
 
     def get(self, *, stale: str | None = None) -> Grant:
         """A token good for at least some minutes. Raises TokenError.
 
         stale: a token that was just refused; it is not given again. One thread renews, the others wait for it.
         """
-        with _guard:
-            lock = _locks[self._key]
-        with lock:
+        with self._lock:
             found = _cache.get(self._key)
             if found and found.until > time.monotonic() and found.grant.access_token != stale:
                 return found.grant
             grant = self._renew()
-            _cache[self._key] = _Cached(grant, time.monotonic() + max(grant.expires_in - MARGIN_SECONDS, 0.0))
+            _keep(self._key, grant)
             return grant
 
     def _renew(self) -> Grant:

@@ -18,6 +18,7 @@ from googleapiclient.http import HttpRequest
 
 import providers.gmail
 import providers.gmail_service
+import providers.oauth
 from providers.base import Account, BadSignature, HookRequest, Lookup, Outcome, Result
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Call, Fault, Reply
@@ -34,6 +35,7 @@ UNCERTAIN_FAULTS = [case for case in ON_THE_WIRE if case.values[1] is Result.UNC
 
 @pytest.fixture
 def gmail() -> Iterator[GmailEmulator]:
+    providers.oauth._cache.clear()  # a port, and with it an account, may be that of a test before
     with GmailEmulator() as emulator:
         yield emulator
 

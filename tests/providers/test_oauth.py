@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+import providers.oauth
 from providers.base import Account, Result
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Call, Fault, Reply
@@ -31,6 +32,7 @@ GOOD = {"client_id": "client", "client_secret": "client-secret", "refresh_token"
 
 @pytest.fixture
 def google() -> Iterator[GmailEmulator]:
+    providers.oauth._cache.clear()
     with GmailEmulator() as emulator:
         yield emulator
 
