@@ -32,6 +32,13 @@ def _lower_address(value: str) -> str:
     return key_of(_address(value))
 
 
+def _domain(value: str) -> str:
+    good = normalised(f"a@{value}")
+    if good is None:
+        raise ValueError("is not a domain name; write it as example.com")
+    return good.rpartition("@")[2]
+
+
 Text = Annotated[str, AfterValidator(_storable)]
 """Any text that can be stored. Give it a length of its own with ``Field(max_length=...)``."""
 
@@ -51,3 +58,8 @@ Email = Annotated[str, StringConstraints(max_length=320), AfterValidator(_storab
 
 EmailKey = Annotated[str, StringConstraints(max_length=320), AfterValidator(_storable), AfterValidator(_lower_address)]
 """An address in lower case, for what is compared and not written to."""
+
+Domain = Annotated[
+    str, StringConstraints(max_length=253, strip_whitespace=True), AfterValidator(_storable), AfterValidator(_domain)
+]
+"""A domain in lower case and in ASCII."""

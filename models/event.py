@@ -34,6 +34,8 @@ class EventType(enum.StrEnum):
     LOG_REPAIRED = "log_repaired"
     MAILER_RECONNECT_REQUIRED = "mailer_reconnect_required"
     ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_TEST = "endpoint_test"
+    """Asked for by an endpoint's owner; goes to that endpoint alone."""
 
 
 WIRE_NAMES: dict[EventType, str] = {
@@ -52,6 +54,7 @@ WIRE_NAMES: dict[EventType, str] = {
     EventType.LOG_REPAIRED: "EMAIL_LOG_REPAIRED",
     EventType.MAILER_RECONNECT_REQUIRED: "mailer.reconnect_required",
     EventType.ENDPOINT_DISABLED: "webhook_endpoint.disabled",
+    EventType.ENDPOINT_TEST: "webhook_endpoint.test",
 }
 
 

@@ -10,7 +10,8 @@ def deadline(seconds: float) -> Iterator[None]:
     """Ends the process if the work inside takes longer.
 
     By the alarm signal's default action, which asks nobody: an endless regular expression holds the interpreter, but
-    not the kernel. Inside another one it takes its place. A new process is started; the lease of what was in hand is recovered.
+    not the kernel. A new process is started; the lease of what was in hand is recovered. Inside another deadline it
+    takes its place.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -2,6 +2,34 @@
 
 All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
 
-from api_shim.resources import crm, ops, submissions, webhook_endpoints
+from api_shim.resources import (
+    audit,
+    capabilities,
+    configs,
+    crm,
+    logs,
+    mailers,
+    ops,
+    reply,
+    submissions,
+    thread_messages,
+    threads,
+    webhook_deliveries,
+    webhook_endpoints,
+)
 
-ROUTERS = (submissions.router, ops.router, crm.router, webhook_endpoints.router)
+ROUTERS = (
+    submissions.router,
+    ops.router,
+    crm.router,
+    webhook_endpoints.router,
+    webhook_deliveries.router,
+    mailers.router,
+    audit.router,
+    reply.router,
+    threads.router,
+    thread_messages.router,
+    logs.router,
+    configs.router,
+    capabilities.router,
+)
