@@ -25,6 +25,8 @@ from models.message import State
 WAIT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 30.0
 SCOPE = "email:send"
+LARGE_BODY_BYTES = 64 * 1024
+"""Larger bodies are read in a thread, so that they hold up nobody else."""
 
 _RESULT = text("""
     select m.id, m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider,
@@ -63,7 +65,8 @@ async def send(request: Request) -> Response:
     """Takes a submission in any of the three shapes and answers in the same."""
     shape: ShapeModule = SHAPES[Shape.MAILER]
     try:
-        body = read_json(await request.body())
+        raw = await request.body()
+        body = read_json(raw) if len(raw) < LARGE_BODY_BYTES else await run_in_threadpool(read_json, raw)
         shape = recognise(body)
         return await submit(request, shape, body, lambda _session, _caller: shape.parse(body))
     except ApiError as error:
