@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Integer, LargeBinary, UniqueConstraint
+from sqlalchemy import Boolean, Index, Integer, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created, Key, Tenant
@@ -95,9 +95,13 @@ class ProviderReport(Base):
     id: Mapped[Key]
     workspace_id: Mapped[Tenant]
     mailer_id: Mapped[UUID]
-    headers: Mapped[dict[str, Any]]
+    sealed_head: Mapped[bytes] = mapped_column(LargeBinary)
+    """Headers and query, encrypted: they carry the password of the hook."""
     body: Mapped[bytes] = mapped_column(LargeBinary)
+    is_inbound: Mapped[bool] = mapped_column(Boolean)
+    """It brings a mail that came in."""
     due_at: Mapped[datetime | None]
+    """When to apply it; null once that was given up. An applied report is deleted."""
     tries: Mapped[int] = mapped_column(Integer, server_default="0")
     error: Mapped[str | None]
     created_at: Mapped[Created]

@@ -37,6 +37,19 @@ class EmailLog(Base):
             postgresql_where="status not in ('sent', 'delivered')",
         ),
         Index("email_log_type", "workspace_id", "type", "message_id", postgresql_where="type <> 'campaign'"),
+        # For what providers report without our reference, and for answers to mails whose Message-ID is not ours.
+        Index(
+            "email_log_provider_message",
+            "workspace_id",
+            "provider_message_id",
+            postgresql_where="provider in ('postmark', 'mailgun', 'sparkpost')",
+        ),
+        Index(
+            "email_log_rfc_message",
+            "workspace_id",
+            "rfc_message_id",
+            postgresql_where="rfc_message_id !~ '^<postroad[0-9a-f]{8}-'",
+        ),
         Index("email_log_shared", "recipients", postgresql_using="gin", postgresql_where="cardinality(recipients) > 1"),
         Index("email_log_failed", "priority", postgresql_where="status = 'failed'"),
         Index(None, "finished_at", postgresql_using="brin"),
@@ -89,6 +102,7 @@ class Thread(Base):
         ),
         Index(None, "subject_words", postgresql_using="gin"),
         Index(None, "participants", postgresql_using="gin"),
+        Index(None, "workspace_id", "provider_thread_id", postgresql_where="provider_thread_id is not null"),
         Index(None, "contact_id", postgresql_where="contact_id is not null"),
         Index(None, "deal_id", postgresql_where="deal_id is not null"),
         Index(None, "customer_id", postgresql_where="customer_id is not null"),

@@ -181,7 +181,9 @@ def upgrade() -> None:
     )
     op.create_index('email_log_campaign', 'email_log', ['workspace_id', 'campaign_id', 'message_id'], unique=False, postgresql_where="campaign_id <> 'NIL'")
     op.create_index('email_log_failed', 'email_log', ['priority'], unique=False, postgresql_where="status = 'failed'")
+    op.create_index('email_log_provider_message', 'email_log', ['workspace_id', 'provider_message_id'], unique=False, postgresql_where="provider in ('postmark', 'mailgun', 'sparkpost')")
     op.create_index('email_log_recipient', 'email_log', ['workspace_id', sa.literal_column('lower(recipient_email)'), 'message_id'], unique=False)
+    op.create_index('email_log_rfc_message', 'email_log', ['workspace_id', 'rfc_message_id'], unique=False, postgresql_where="rfc_message_id !~ '^<postroad[0-9a-f]{8}-'")
     op.create_index('email_log_shared', 'email_log', ['recipients'], unique=False, postgresql_using='gin', postgresql_where='cardinality(recipients) > 1')
     op.create_index('email_log_status', 'email_log', ['workspace_id', 'status', 'message_id'], unique=False, postgresql_where="status not in ('sent', 'delivered')")
     op.create_index('email_log_type', 'email_log', ['workspace_id', 'type', 'message_id'], unique=False, postgresql_where="type <> 'campaign'")
@@ -243,8 +245,9 @@ def upgrade() -> None:
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
     sa.Column('mailer_id', sa.UUID(), nullable=False),
-    sa.Column('headers', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+    sa.Column('sealed_head', sa.LargeBinary(), nullable=False),
     sa.Column('body', sa.LargeBinary(), nullable=False),
+    sa.Column('is_inbound', sa.Boolean(), nullable=False),
     sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('tries', sa.Integer(), server_default='0', nullable=False),
     sa.Column('error', sa.Text(), nullable=True),
@@ -302,6 +305,7 @@ def upgrade() -> None:
     op.create_index(op.f('ix_thread_participants'), 'thread', ['participants'], unique=False, postgresql_using='gin')
     op.create_index(op.f('ix_thread_subject_words'), 'thread', ['subject_words'], unique=False, postgresql_using='gin')
     op.create_index(op.f('ix_thread_workspace_id_last_message_at_id'), 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False)
+    op.create_index(op.f('ix_thread_workspace_id_provider_thread_id'), 'thread', ['workspace_id', 'provider_thread_id'], unique=False, postgresql_where='provider_thread_id is not null')
     op.create_index('thread_inbound', 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False, postgresql_where='has_inbound')
     op.create_index('thread_set_aside', 'thread', ['workspace_id', 'status', 'last_message_at', 'id'], unique=False, postgresql_where="status <> 'active'")
     op.create_index('thread_unread', 'thread', ['workspace_id', 'last_message_at', 'id'], unique=False, postgresql_where='not is_read')
@@ -532,6 +536,7 @@ def downgrade() -> None:
     op.drop_index('thread_unread', table_name='thread', postgresql_where='not is_read')
     op.drop_index('thread_set_aside', table_name='thread', postgresql_where="status <> 'active'")
     op.drop_index('thread_inbound', table_name='thread', postgresql_where='has_inbound')
+    op.drop_index(op.f('ix_thread_workspace_id_provider_thread_id'), table_name='thread', postgresql_where='provider_thread_id is not null')
     op.drop_index(op.f('ix_thread_workspace_id_last_message_at_id'), table_name='thread')
     op.drop_index(op.f('ix_thread_subject_words'), table_name='thread', postgresql_using='gin')
     op.drop_index(op.f('ix_thread_participants'), table_name='thread', postgresql_using='gin')
@@ -562,7 +567,9 @@ def downgrade() -> None:
     op.drop_index('email_log_type', table_name='email_log', postgresql_where="type <> 'campaign'")
     op.drop_index('email_log_status', table_name='email_log', postgresql_where="status not in ('sent', 'delivered')")
     op.drop_index('email_log_shared', table_name='email_log', postgresql_using='gin', postgresql_where='cardinality(recipients) > 1')
+    op.drop_index('email_log_rfc_message', table_name='email_log', postgresql_where="rfc_message_id !~ '^<postroad[0-9a-f]{8}-'")
     op.drop_index('email_log_recipient', table_name='email_log')
+    op.drop_index('email_log_provider_message', table_name='email_log', postgresql_where="provider in ('postmark', 'mailgun', 'sparkpost')")
     op.drop_index('email_log_failed', table_name='email_log', postgresql_where="status = 'failed'")
     op.drop_index('email_log_campaign', table_name='email_log', postgresql_where="campaign_id <> 'NIL'")
     op.drop_table('email_log')
