@@ -3,20 +3,22 @@
 Credentials: ``client_id``, ``client_secret``, ``refresh_token``; optional ``scope``, the granted scopes.
 
 A mail is made a draft first and the draft is sent: after a lost answer the draft that is still there proves that
-nothing was sent, and sending it again can succeed only once. With the scope ``gmail.send`` alone there are no drafts:
-the mail is sent directly, and a lost answer stays uncertain. Gmail replaces the Message-ID; the real one is read back
-where the scopes allow. It sends in the name of the mailbox, so the envelope sender is always the mailbox's.
+nothing was sent, and sending it again can succeed only once. An outcome after the draft names it
+(``provider_message_id``); an email that comes back with it as ``draft_id`` has that draft sent, not another. With the
+scope ``gmail.send`` alone there are no drafts: the mail is sent directly, and a lost answer stays uncertain.
+
+Gmail replaces the Message-ID; the real one is read back where the scopes allow. It sends in the name of the mailbox, so
+the envelope sender is always the mailbox's.
 """
 
-import re
-import threading
-from collections.abc import Container, Sequence
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from email import message_from_string
-from email.message import Message
-from email.utils import formataddr, getaddresses
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from uuid import UUID
 
 from providers.base import (
     Account,
@@ -31,16 +33,17 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.gmail_recipients import REF_HEADER, addressed
 from providers.gmail_service import CallFailed, GmailService
 
-REF_HEADER = "X-Postroad-Ref"
-SEARCH_DEPTH = 60
-"""How many of the newest sent mails and drafts a lookup without a draft id reads."""
+SEARCH_DEPTH = 200
+"""How many of the newest sent mails and drafts a search reads at most."""
+SEARCH_SECONDS = 30.0
+CLOCKS_APART_MILLIS = 3_600_000
 _DRAFT_SCOPES = {
     "https://mail.google.com/",
     *(f"https://www.googleapis.com/auth/gmail.{s}" for s in ("compose", "modify")),
 }
-_REMEMBERED = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +67,14 @@ class Gmail(Provider):
     parallel: ClassVar[bool] = True
     max_bytes: ClassVar[int] = 36_700_160
     settle_seconds: ClassVar[float] = 10.0
+    call_seconds: ClassVar[float] = 600.0
     keeps_message_id: ClassVar[bool] = False
 
     def __init__(self, account: Account) -> None:
         super().__init__(account)
         self._service = GmailService(account)
-        self._drafts: dict[str, str] = {}
-        """Our reference -> draft id, of mails whose draft may still be there."""
-        self._doubtful: set[str] = set()
+        self._doubtful: deque[str] = deque(maxlen=1000)
         """References of mails whose draft was asked for without an answer: it may exist under an id we never saw."""
-        self._lock = threading.Lock()
         self._readable = True
         scopes = set(str(account.credentials.get("scope") or "").split())
         self._drafting = not scopes or not scopes.isdisjoint(_DRAFT_SCOPES)
@@ -90,20 +91,21 @@ class Gmail(Provider):
             return Outcome(result=Result.PERMANENT, detail=refusal)
         try:
             sent = self._send_draft(email) if self._drafting else None
-            sent = sent or self._send_directly(email)
+            if sent is None:
+                sent = self._send_directly(email)
+            message_id = _id(sent)
         except CallFailed as error:
             return error.outcome
-        self._forget(email.ref)
         return Outcome(
             result=Result.ACCEPTED,
-            provider_message_id=sent.get("id"),
+            provider_message_id=message_id,
             provider_thread_id=sent.get("threadId"),
-            rfc_message_id=self._real_message_id(sent.get("id")),
+            rfc_message_id=self._real_message_id(message_id),
         )
 
     def _send_draft(self, email: OutboundEmail) -> dict[str, Any] | None:
         """The sent message, or None where the scopes allow no drafts."""
-        draft_id = email.draft_id or self._drafts.get(email.ref) or self._lost_draft(email.ref)
+        draft_id = email.draft_id or self._lost_draft(email.ref)
         try:
             draft_id = draft_id or self._create_draft(email)
         except CallFailed as error:
@@ -114,22 +116,32 @@ class Gmail(Provider):
         try:
             return self._service.call(self._service.users.drafts().send(userId="me", body={"id": draft_id}))
         except CallFailed as error:
-            raise self._unsent(email.ref, draft_id, error) from error
+            if error.status == 404 and email.draft_id:
+                return self._send_anew(email)
+            raise self._unsent(draft_id, error) from error
+
+    def _send_anew(self, email: OutboundEmail) -> dict[str, Any] | None:
+        """The draft of an earlier attempt is gone: sent after all, or deleted and still to be sent by decision."""
+        try:
+            sent, _ = self._find_sent(email.ref)
+        except CallFailed as error:
+            if not error.scope:
+                raise _harmless(error) from error
+            sent = None
+        return sent or self._send_draft(replace(email, draft_id=None))
 
     def _create_draft(self, email: OutboundEmail) -> str:
-        """Makes the draft and remembers its id. No failure of it can have sent the mail."""
+        """Makes the draft. No failure of it can have sent the mail."""
         drafts = self._service.users.drafts()
         request = self._service.with_mail(
-            drafts.create, _addressed(email), email.provider_thread_id, lambda message: {"message": message}
+            drafts.create, addressed(email), email.provider_thread_id, lambda message: {"message": message}
         )
         try:
-            draft_id = str(self._service.call(request)["id"])
+            return _id(self._service.call(request))
         except CallFailed as error:
             if error.outcome.result is Result.UNCERTAIN:
-                self._doubtful.add(email.ref)
+                self._doubtful.append(email.ref)
             raise _harmless(error) from error
-        self._remember(email.ref, draft_id)
-        return draft_id
 
     def _lost_draft(self, ref: str) -> str | None:
         """The draft of an earlier attempt that was made but whose id never reached us."""
@@ -139,19 +151,17 @@ class Gmail(Provider):
             draft_id = self._find_draft(ref)
         except CallFailed as error:
             raise _harmless(error) from error
-        self._doubtful.discard(ref)
-        if draft_id:
-            self._remember(ref, draft_id)
+        with contextlib.suppress(ValueError):  # so many others since that it was dropped
+            self._doubtful.remove(ref)
         return draft_id
 
-    def _unsent(self, ref: str, draft_id: str, error: CallFailed) -> CallFailed:
-        """What a failed ``drafts.send`` means. A missing draft was sent before, or deleted by someone."""
-        if error.status == 404:
-            return CallFailed(_but(error.outcome, Result.UNCERTAIN, "the draft is gone"), status=404)
-        if error.outcome.result is Result.PERMANENT:
+    def _unsent(self, draft_id: str, error: CallFailed) -> CallFailed:
+        """What a failed ``drafts.send`` means. The outcome names the draft, for the next attempt."""
+        if error.outcome.result is Result.PERMANENT and error.status != 404:
             self._discard(draft_id)
-            self._forget(ref)
-        return error
+            return error
+        result = Result.UNCERTAIN if error.status == 404 else error.outcome.result
+        return CallFailed(replace(error.outcome, result=result, provider_message_id=draft_id), status=error.status)
 
     def _discard(self, draft_id: str) -> None:
         try:
@@ -162,30 +172,29 @@ class Gmail(Provider):
     def _send_directly(self, email: OutboundEmail) -> dict[str, Any]:
         messages = self._service.users.messages()
         request = self._service.with_mail(
-            messages.send, _addressed(email), email.provider_thread_id, lambda message: message
+            messages.send, addressed(email), email.provider_thread_id, lambda message: message
         )
         return self._service.call(request)
 
-    def _real_message_id(self, message_id: str | None) -> str | None:
-        if not message_id or not self._readable:
+    def _real_message_id(self, message_id: str) -> str | None:
+        if not self._readable:
             return None
         try:
-            return self._header(message_id, "Message-ID")
+            return _header_of(self._metadata(message_id, "Message-ID"), "Message-ID")
         except CallFailed as error:
             self._readable = not error.scope
             return None
 
-    def _header(self, message_id: str, name: str) -> str | None:
-        message = self._service.call(
-            self._service.users.messages().get(userId="me", id=message_id, format="metadata", metadataHeaders=[name])
+    def _metadata(self, message_id: str, header: str) -> dict[str, Any]:
+        return self._service.call(
+            self._service.users.messages().get(userId="me", id=message_id, format="metadata", metadataHeaders=[header])
         )
-        return _header_of(message, name)
 
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
-        draft_id = email.draft_id or self._drafts.get(email.ref)
+        draft_id = email.draft_id
         try:
             if draft_id and self._is_draft(draft_id):
-                return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft")
+                return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft", provider_message_id=draft_id)
             sent, complete = self._find_sent(email.ref)
             if sent:
                 return LookupAnswer(
@@ -201,8 +210,7 @@ class Gmail(Provider):
         except CallFailed as error:
             return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error))
         if draft_id:
-            self._remember(email.ref, draft_id)
-            return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft")
+            return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft", provider_message_id=draft_id)
         answer = Lookup.NOT_ACCEPTED if complete else Lookup.CANNOT_TELL
         return LookupAnswer(answer=answer, detail="not among the newest sent mails and drafts")
 
@@ -219,18 +227,23 @@ class Gmail(Provider):
         """The sent message with this reference, and whether all that could be it were read."""
         messages = self._service.users.messages()
         page = self._service.call(messages.list(userId="me", labelIds=["SENT"], maxResults=SEARCH_DEPTH))
-        for message in page.get("messages", []):
-            if self._header(message["id"], REF_HEADER) == ref:
+        for item in _in_time(page.get("messages", [])):
+            message = self._metadata(item["id"], REF_HEADER)
+            if _header_of(message, REF_HEADER) == ref:
                 return message, True
+            if _older(message, ref):
+                return None, True
         return None, not page.get("nextPageToken")
 
     def _find_draft(self, ref: str) -> str | None:
         drafts = self._service.users.drafts()
         page = self._service.call(drafts.list(userId="me", maxResults=SEARCH_DEPTH))
-        for draft in page.get("drafts", []):
-            found = self._service.call(drafts.get(userId="me", id=draft["id"], format="metadata"))
-            if _header_of(found.get("message", {}), REF_HEADER) == ref:
-                return str(draft["id"])
+        for item in _in_time(page.get("drafts", [])):
+            message = self._service.call(drafts.get(userId="me", id=item["id"], format="metadata")).get("message", {})
+            if _header_of(message, REF_HEADER) == ref:
+                return str(item["id"])
+            if _older(message, ref):
+                return None
         return None
 
     def aliases(self) -> list[Alias]:
@@ -264,17 +277,6 @@ class Gmail(Provider):
         self._pool.shutdown(wait=True)
         self._service.close()
 
-    def _remember(self, ref: str, draft_id: str) -> None:
-        with self._lock:
-            while len(self._drafts) >= _REMEMBERED:
-                del self._drafts[next(iter(self._drafts))]
-            self._drafts[ref] = draft_id
-
-    def _forget(self, ref: str) -> None:
-        with self._lock:
-            self._drafts.pop(ref, None)
-        self._doubtful.discard(ref)
-
 
 def _refusal(email: OutboundEmail) -> str | None:
     """What Gmail cannot carry."""
@@ -294,46 +296,33 @@ def _harmless(error: CallFailed) -> CallFailed:
     return CallFailed(_but(error.outcome, Result.TRANSIENT, "no draft, nothing sent"))
 
 
+def _id(resource: dict[str, Any]) -> str:
+    """The id of what was just made. Raises CallFailed for an answer that names none."""
+    if not resource.get("id"):
+        raise CallFailed(Outcome(result=Result.UNCERTAIN, detail="the answer names no id"))
+    return str(resource["id"])
+
+
 def _but(outcome: Outcome, result: Result, why: str) -> Outcome:
     return Outcome(result=result, detail=f"{why}: {outcome.detail}"[:500], code=outcome.code)
+
+
+def _in_time(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The items, as long as there is time to read them. Raises CallFailed when it is up."""
+    end = time.monotonic() + SEARCH_SECONDS
+    for item in items:
+        if time.monotonic() > end:
+            raise CallFailed(Outcome(result=Result.TRANSIENT, detail="the search took too long"))
+        yield item
+
+
+def _older(message: dict[str, Any], ref: str) -> bool:
+    """Whether a message is older than the mail with this reference can be, by the time in its UUIDv7 (RFC 9562 5.7)."""
+    made = UUID(hex=ref)
+    millis = made.int >> 80
+    return made.version == 7 and int(message.get("internalDate", millis)) < millis - CLOCKS_APART_MILLIS
 
 
 def _header_of(message: dict[str, Any], name: str) -> str | None:
     headers = message.get("payload", {}).get("headers", [])
     return next((item["value"] for item in headers if item["name"].lower() == name.lower()), None)
-
-
-def _addressed(email: OutboundEmail) -> bytes:
-    """The mail with our reference and with headers that name exactly the recipients.
-
-    Gmail sends to those the headers name, and takes Bcc out itself.
-    """
-    mime = email.mime or b""
-    end = mime.find(b"\r\n\r\n") + 2
-    head = mime[:end].decode("utf-8", "surrogateescape")
-    wanted = {address.casefold(): address for address in email.recipients}
-    parsed = message_from_string(head)
-    named = {address.casefold() for _, address in _boxes(parsed, "To", "Cc")}
-    if not named <= wanted.keys():
-        head = _without(head, parsed, wanted.keys())
-    blind = [address for key, address in wanted.items() if key not in named]
-    if blind:
-        head = f"Bcc: {', '.join(blind)}\r\n{head}"
-    if parsed[REF_HEADER] is None:
-        head = f"{REF_HEADER}: {email.ref}\r\n{head}"
-    return head.encode("utf-8", "surrogateescape") + mime[end:]
-
-
-def _boxes(parsed: Message, *names: str) -> list[tuple[str, str]]:
-    boxes = getaddresses([str(value) for name in names for value in parsed.get_all(name, [])])
-    return [box for box in boxes if box[1]]
-
-
-def _without(head: str, parsed: Message, wanted: Container[str]) -> str:
-    """To and Cc without those that are already served or suppressed."""
-    for name in ("To", "Cc"):
-        kept = [formataddr(box) for box in _boxes(parsed, name) if box[1].casefold() in wanted]
-        line = f"{name}: {', '.join(kept)}\r\n" if kept else ""
-        field = re.compile(rf"^{name}:.*\r\n(?:[ \t].*\r\n)*", re.IGNORECASE | re.MULTILINE)
-        head = line + field.sub("", head)
-    return head

@@ -38,7 +38,7 @@ ROOT = "https://api.postmarkapp.com"
 MAX_CALL_BYTES = 45 * 1024 * 1024
 """Postmark takes 50 MB a call; JSON escapes and headers need the rest."""
 LAST_CALL_SECONDS = 60.0
-"""No call starts later than this after ``send`` began, so that a lease of 120 s outlives the last one."""
+"""No call starts later than this after ``send`` began, so that the last one ends within ``Postmark.call_seconds``."""
 
 _CODES: dict[int, Result] = {
     10: Result.CREDENTIALS,
@@ -113,6 +113,7 @@ class Postmark(Provider):
     confirms_delivery: ClassVar[bool] = True
     max_bytes: ClassVar[int] = 10 * 1024 * 1024
     settle_seconds: ClassVar[float] = 60.0
+    call_seconds: ClassVar[float] = 120.0
 
     def __init__(self, account: Account) -> None:
         super().__init__(account)

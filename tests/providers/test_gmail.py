@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from functools import partial
@@ -19,7 +20,8 @@ from googleapiclient.http import HttpRequest
 import providers.gmail
 import providers.gmail_service
 import providers.oauth
-from providers.base import Account, BadSignature, HookRequest, Lookup, Outcome, Result
+from models.base import uuid7
+from providers.base import Account, BadSignature, HookRequest, Lookup, LookupAnswer, OutboundEmail, Outcome, Result
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Call, Fault, Reply
 from providers.gmail import Alias, Gmail
@@ -57,6 +59,11 @@ def open_adapter(gmail: GmailEmulator, **credentials: str) -> Gmail:
 def send_one(adapter: Gmail, **changes: Any) -> Outcome:
     [outcome] = adapter.send([mail(**changes)])
     return outcome
+
+
+def again(email: OutboundEmail, outcome: Outcome | LookupAnswer) -> OutboundEmail:
+    """The mail as the worker brings it for the next attempt."""
+    return replace(email, draft_id=outcome.provider_message_id or email.draft_id)
 
 
 def paths(gmail: GmailEmulator) -> list[str]:
@@ -261,30 +268,63 @@ def test_a_search_for_a_lost_draft_that_fails_is_no_uncertainty(gmail: GmailEmul
 def test_a_draft_left_behind_is_sent_and_not_made_again(gmail: GmailEmulator, adapter: Gmail) -> None:
     email = mail()
     gmail.fail(Fault.THROTTLED, path="drafts/send")
-    assert adapter.send([email])[0].result is Result.THROTTLED
-    assert adapter.send([email])[0].result is Result.ACCEPTED
+    [outcome] = adapter.send([email])
+    assert outcome.result is Result.THROTTLED
+    assert [outcome.provider_message_id] == list(gmail.drafts)
+    assert adapter.send([again(email, outcome)])[0].result is Result.ACCEPTED
     assert len(gmail.calls_to("/drafts")) == 1
     assert gmail.delivered_once([email.ref])
 
 
-def test_the_draft_of_another_process_is_taken_over(gmail: GmailEmulator, adapter: Gmail) -> None:
-    email = mail()
-    gmail.fail(Fault.THROTTLED, path="drafts/send")
-    adapter.send([email])
-    [draft_id] = gmail.drafts
-    other = open_adapter(gmail)
-    values = {name: getattr(email, name) for name in ("ref", "rfc_message_id", "envelope_from", "recipients", "mime")}
-    assert other.send([type(email)(**values, draft_id=draft_id)])[0].result is Result.ACCEPTED
-    assert gmail.delivered_once([email.ref])
-    other.close()
-
-
-def test_a_draft_that_is_gone_is_uncertain_and_never_made_again(gmail: GmailEmulator, adapter: Gmail) -> None:
+def test_a_draft_that_was_sent_after_all_is_found_and_not_made_again(gmail: GmailEmulator, adapter: Gmail) -> None:
     email = mail()
     gmail.fail(Fault.ACCEPT_THEN_504, path="drafts/send")
-    adapter.send([email])
-    assert adapter.send([email])[0].result is Result.UNCERTAIN
+    [outcome] = adapter.send([email])
+    [accepted] = adapter.send([again(email, outcome)])
+    assert accepted.result is Result.ACCEPTED
+    assert accepted.provider_message_id in gmail.messages
     assert gmail.delivered_once([email.ref])
+
+
+def test_a_search_for_what_was_sent_that_fails_sends_nothing(gmail: GmailEmulator, adapter: Gmail) -> None:
+    email = mail()
+    gmail.fail(Fault.ACCEPT_THEN_504, path="drafts/send")
+    [outcome] = adapter.send([email])
+    gmail.fail(Fault.CLOSE, path="messages")
+    assert adapter.send([again(email, outcome)])[0].result is Result.TRANSIENT
+    assert gmail.delivered_once([email.ref])
+
+
+@pytest.mark.parametrize("scope", ["", f"{SCOPE}compose"])
+def test_a_deleted_draft_is_made_anew_for_a_mail_that_is_sent_again(
+    gmail: GmailEmulator, adapter: Gmail, scope: str
+) -> None:
+    email = mail()
+    gmail.oauth.scopes = scope or gmail.oauth.scopes
+    gmail.fail(Fault.CLOSE, path="drafts/send")
+    [outcome] = adapter.send([email])
+    gmail.drafts.clear()
+    assert adapter.send([again(email, outcome)])[0].result is Result.ACCEPTED
+    assert gmail.delivered_once([email.ref])
+
+
+def test_a_fresh_draft_that_is_gone_is_uncertain(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, gmail, "drafts/send", refusal(404, "notFound"))
+    outcome = send_one(adapter)
+    assert (outcome.result, outcome.provider_message_id) == (Result.UNCERTAIN, next(iter(gmail.drafts)))
+
+
+def test_an_answer_that_names_no_id_is_uncertain_and_nothing_is_sent_besides(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reply in (Reply(200, {}), Reply(204, None)):
+        answer(monkeypatch, gmail, "drafts/send", reply)
+        assert send_one(adapter).result is Result.UNCERTAIN
+    answer(monkeypatch, gmail, "drafts", Reply(200, {}))
+    assert send_one(adapter).result is Result.TRANSIENT
+    assert gmail.ledger == {}
 
 
 def test_a_mail_refused_for_good_leaves_no_draft_behind(gmail: GmailEmulator, adapter: Gmail) -> None:
@@ -465,16 +505,16 @@ def test_no_exception_of_the_libraries_gets_out(
 
 
 @pytest.mark.parametrize("fault", [Fault.ACCEPT_THEN_504, Fault.ACCEPT_THEN_CLOSE, Fault.ACCEPT_THEN_CUT])
-@pytest.mark.parametrize("same_process", [True, False])
+@pytest.mark.parametrize("draft_known", [True, False])
 def test_lookup_resolves_what_was_accepted_without_an_answer(
-    gmail: GmailEmulator, adapter: Gmail, fault: Fault, same_process: bool
+    gmail: GmailEmulator, adapter: Gmail, fault: Fault, draft_known: bool
 ) -> None:
     email = mail()
     gmail.fail(fault, path="drafts/send")
-    assert adapter.send([email])[0].result is Result.UNCERTAIN
-    asked = adapter if same_process else open_adapter(gmail)
-    send_one(asked)
-    found = asked.lookup(email)
+    [outcome] = adapter.send([email])
+    assert outcome.result is Result.UNCERTAIN
+    send_one(adapter)
+    found = adapter.lookup(again(email, outcome) if draft_known else email)
     assert found.answer is Lookup.ACCEPTED
     sent = gmail.messages[found.provider_message_id or ""]
     assert sent.header("X-Postroad-Ref") == email.ref
@@ -482,16 +522,17 @@ def test_lookup_resolves_what_was_accepted_without_an_answer(
     assert found.provider_thread_id == sent.thread_id
 
 
-@pytest.mark.parametrize("same_process", [True, False])
+@pytest.mark.parametrize("draft_known", [True, False])
 def test_lookup_finds_the_draft_that_was_not_sent_and_the_retry_sends_it(
-    gmail: GmailEmulator, adapter: Gmail, same_process: bool
+    gmail: GmailEmulator, adapter: Gmail, draft_known: bool
 ) -> None:
     email = mail()
     gmail.fail(Fault.CLOSE, path="drafts/send")
-    assert adapter.send([email])[0].result is Result.UNCERTAIN
-    asked = adapter if same_process else open_adapter(gmail)
-    assert asked.lookup(email).answer is Lookup.NOT_ACCEPTED
-    assert asked.send([email])[0].result is Result.ACCEPTED
+    [outcome] = adapter.send([email])
+    assert outcome.result is Result.UNCERTAIN
+    found = adapter.lookup(again(email, outcome) if draft_known else email)
+    assert found.answer is Lookup.NOT_ACCEPTED
+    assert adapter.send([again(email, found)])[0].result is Result.ACCEPTED
     assert gmail.drafts == {}
     assert gmail.delivered_once([email.ref])
 
@@ -504,9 +545,9 @@ def test_a_mail_of_which_there_is_no_trace_was_not_accepted(adapter: Gmail) -> N
 def test_a_draft_that_somebody_deleted_cannot_be_told_from_a_sent_one(gmail: GmailEmulator, adapter: Gmail) -> None:
     email = mail()
     gmail.fail(Fault.CLOSE, path="drafts/send")
-    adapter.send([email])
+    [outcome] = adapter.send([email])
     gmail.drafts.clear()
-    assert adapter.lookup(email).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(again(email, outcome)).answer is Lookup.CANNOT_TELL
 
 
 def test_a_search_that_does_not_reach_far_enough_proves_nothing(
@@ -516,6 +557,23 @@ def test_a_search_that_does_not_reach_far_enough_proves_nothing(
     for _ in range(3):
         send_one(adapter)
     assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    monkeypatch.setattr(providers.gmail, "SEARCH_SECONDS", -1.0)
+    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+
+
+def test_a_search_ends_at_what_is_older_than_the_mail(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers.gmail, "SEARCH_DEPTH", 3)
+    for _ in range(5):
+        send_one(adapter)
+    for message in gmail.messages.values():
+        message.internal_date -= 7_200_000
+    send_one(adapter)
+    gmail.calls.clear()
+    found = adapter.lookup(mail(ref=uuid7().hex))
+    assert found.answer is Lookup.NOT_ACCEPTED
+    assert len([call for call in gmail.calls if "/messages/" in call.path]) == 2
 
 
 @pytest.mark.parametrize("fault", [Fault.CLOSE, Fault.ERROR_500, Fault.THROTTLED])
@@ -531,12 +589,13 @@ def test_a_429_storm_loses_and_doubles_nothing(gmail: GmailEmulator, adapter: Gm
     emails = open_mails = [mail(f"u{number}@client.test") for number in range(12)]
     for _ in range(60):
         outcomes = adapter.send(open_mails)
-        again = []
+        left = []
         for email, outcome in zip(open_mails, outcomes, strict=True):
-            lost = outcome.result is Result.UNCERTAIN and adapter.lookup(email).answer is Lookup.NOT_ACCEPTED
+            known = again(email, outcome)
+            lost = outcome.result is Result.UNCERTAIN and adapter.lookup(known).answer is Lookup.NOT_ACCEPTED
             if lost or outcome.result is Result.THROTTLED:
-                again.append(email)
-        open_mails = again
+                left.append(known)
+        open_mails = left
         if not open_mails:
             break
     assert gmail.delivered_once(email.ref for email in emails)
