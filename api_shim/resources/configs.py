@@ -166,12 +166,13 @@ def _change(session: Session, row: EmailConfig, given: dict[str, Any]) -> None:
     """Checks what was given against the database and writes it into the row."""
     if "from_email_handle" in given:
         given["from_email_handle"] = _handle(given["from_email_handle"])
-        _require_free(session, row, given["from_email_handle"])
     _require_ids(session, row.workspace_id, given)
     if given.keys() & {"gmail_user_id", "gmail_sender_alias"}:
         user_id = given.get("gmail_user_id", row.gmail_user_id)
         alias = given.get("gmail_sender_alias", row.gmail_sender_alias)
         _require_gmail(session, row.workspace_id, user_id, alias)
+    if "from_email_handle" in given:
+        _require_free(session, row, given["from_email_handle"])
     if given.get("is_default"):
         others = update(EmailConfig).where(EmailConfig.workspace_id == row.workspace_id, EmailConfig.is_default)
         session.execute(others.values(is_default=False))
