@@ -103,11 +103,12 @@ def _event(report: Mapping[str, Any]) -> ProviderEvent | None:
     # The other reasons for a suppression arrive as reports of their own.
     if record == "SubscriptionChange" and not _unsubscribes(report):
         return None
-    identity = report.get("ID") or f"{report.get('MessageID')}:{report.get(recipient_field)}:{report.get(at_field)}"
+    # Only bounces have an id of their own.
+    identity = report.get("ID") or f"{report.get(recipient_field)}:{report.get(at_field)}"
     return ProviderEvent(
         type=kind,
         at=_moment(report.get(at_field)),
-        natural_key=f"postmark:{record}:{identity}",
+        natural_key=f"postmark:{record}:{report.get('MessageID')}:{identity}",
         ref=(report.get("Metadata") or {}).get("ref"),
         provider_message_id=report.get("MessageID"),
         recipient=report.get(recipient_field),

@@ -29,6 +29,10 @@ class Mail:
     indexed: float
     """`time.monotonic` from when on the search finds it."""
 
+    @property
+    def stream(self) -> str:
+        return self.fields.get("MessageStream") or "outbound"
+
 
 class PostmarkEmulator(Emulator):
     """Addresses in ``inactive`` are refused as suppressed; mail to ``hardbounce@...`` is taken and bounces."""
@@ -76,7 +80,7 @@ class PostmarkEmulator(Emulator):
             "Tag": "",
             "Metadata": {"ref": mail.ref},
             "ServerID": 1,
-            "MessageStream": mail.fields.get("MessageStream", "outbound"),
+            "MessageStream": mail.stream,
             **more,
         }
         self.owe(body)
@@ -179,15 +183,16 @@ class PostmarkEmulator(Emulator):
                 "Status": "Sent",
                 "Recipients": list(mail.recipients),
                 "ReceivedAt": mail.at.isoformat(),
-                "Metadata": mail.fields.get("Metadata", {}),
+                "Metadata": mail.fields.get("Metadata") or {},
                 "MessageStream": stream,
             }
             for mail in self.mails
             if mail.indexed <= now
-            and mail.fields.get("MessageStream", "outbound") == stream
-            and wanted.items() <= mail.fields.get("Metadata", {}).items()
+            and mail.stream == stream
+            and wanted.items() <= (mail.fields.get("Metadata") or {}).items()
         ]
-        return Reply(200, {"TotalCount": len(found), "Messages": found[: int(call.argument("count", "50"))]})
+        start, count = int(call.argument("offset", "0")), int(call.argument("count", "50"))
+        return Reply(200, {"TotalCount": len(found), "Messages": found[start : start + count]})
 
 
 _TIMES = {

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import postmarker.exceptions
 import pytest
 import requests
+from postmarker.core import PostmarkClient
 
 import providers.postmark
 from providers.base import BadSignature, HookRequest, Lookup, Mailbox, Outcome, ProviderEvent, Result
@@ -502,6 +503,20 @@ def test_an_inbound_mail_arrives_with_all_its_parts(postmark: PostmarkEmulator, 
     assert [part["content_base64"] for part in event.data["attachments"]] == ["JVBERi0=", "dGVzdA=="]
     assert event.data["raw"] is None
     json.dumps(event.data)
+
+
+def test_postmarkers_own_methods_understand_the_emulator(postmark: PostmarkEmulator) -> None:
+    client = PostmarkClient(server_token=postmark.server_token, root_api_url=f"{postmark.url}/", timeout=5)
+    sent = client.emails.send(
+        From="ann@demo.test", To="bob@client.test", Subject="x", TextBody="y", Metadata={"ref": "r1"}
+    )
+    assert sent["MessageID"] == postmark.mails[0].id
+    assert postmark.delivered_once(["r1"])
+    [found] = client.messages.outbound.all()
+    assert found.MessageID == sent["MessageID"]
+    with pytest.raises(postmarker.exceptions.ClientError, match="300"):
+        client.emails.send(From="ann@demo.test", To="bob", Subject="x", TextBody="y")
+    client.session.close()
 
 
 class TestContract(AdapterContract):
