@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.auth import Caller, authenticate
 from api_shim.errors import ApiError, Fault
+from api_shim.limits import Standing, key_limits
 from api_shim.services import Services
 from api_shim.shapes import crm
 
@@ -26,7 +27,8 @@ SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SMALL_BODY_BYTES = 1024 * 1024
 """Limit of every body that carries no mail."""
 
-MAIL_PATHS = ("/email/send", "/email/reply")
+MAIL_PATHS = ("/email/send", "/email/reply", "/suppressions/import")
+"""Ends of the paths that take large bodies."""
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
 """The database is away or full: nothing was stored, the caller may try again."""
@@ -62,11 +64,20 @@ def caller_with(scope: str) -> Any:
     """
 
     def dependency(request: Request, opened: SessionDep) -> Caller:
-        caller = authenticate(opened, request.headers.get("authorization"), services(request).peppers)
+        held = services(request)
+        caller = authenticate(opened, request.headers.get("authorization"), held.peppers)
+        opened.rollback()  # no transaction stays open while Redis is asked
+        show_standing(request, held.limiter.take(key_limits(caller, held.settings, 0)))
         caller.require(scope)
         return caller
 
     return Depends(dependency)
+
+
+def show_standing(request: Request, standing: Standing | None) -> None:
+    """Has the answer say where the caller's limits stand, whatever the answer will be."""
+    if standing is not None:
+        request.scope["rate_limit_headers"] = standing.headers
 
 
 def problem(request: Request, error: ApiError, status: int) -> dict[str, Any]:
@@ -124,7 +135,9 @@ class Front:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = scope["request_id"]
+                added = MutableHeaders(scope=message)
+                added["X-Request-ID"] = scope["request_id"]
+                added.update(scope.get("rate_limit_headers", {}))
             await send(message)
 
         if refusal := _refusal(headers, limit):
