@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from api_shim.auth import Caller, authenticate
 from api_shim.errors import ApiError
-from api_shim.http import UNAVAILABLE, Json, error_response, unavailable
+from api_shim.http import UNAVAILABLE, Json, error_response, services, show_standing, unavailable
 from api_shim.idempotency import Repeat, keep_answer, repeat_of
 from api_shim.intake import accept
-from api_shim.services import Services
+from api_shim.limits import key_limits, mailer_limits
 from api_shim.shapes import SHAPES, ShapeModule, read_json, recognise
 from api_shim.submission import Accepted, SendResult, Shape, Submission
 from models.base import ulid
@@ -80,11 +80,10 @@ async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) 
 
     Raises ApiError, and what the database raises when it is away.
     """
-    services: Services = request.app.state.services
     prefer = preference(request.headers.get("prefer"))
     seconds = prefer.seconds if prefer.seconds is not None else WAIT_SECONDS if shape.WAITS else 0.0
     repeat = repeat_of(request.headers.get("idempotency-key"), body)
-    intake = Intake(services, request.headers.get("authorization"), request.scope["request_id"])
+    intake = Intake(request)
     caller, accepted = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
     headers = {"Preference-Applied": prefer.applied} if prefer.applied else {}
     if accepted.original is not None:
@@ -92,7 +91,7 @@ async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) 
         if accepted.original.status is not None:
             return Json(accepted.original.answer, accepted.original.status, headers=headers)
     if seconds > 0:
-        await services.announcements.outcome(accepted.message_id, seconds, recorded=shape.WAITS_FOR_LOG)
+        await services(request).announcements.outcome(accepted.message_id, seconds, recorded=shape.WAITS_FOR_LOG)
         status, answer = await run_in_threadpool(intake.answer, shape, accepted, repeat, caller)
     else:
         status, answer = shape.render(queued(accepted))
@@ -104,28 +103,43 @@ async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) 
 class Intake:
     """The database work of one request; runs in a thread."""
 
-    def __init__(self, services: Services, authorization: str | None, request_id: str) -> None:
-        self._services = services
-        self._authorization = authorization
-        self._request_id = request_id
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._services = services(request)
 
     def take(self, parse: Parse, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted]:
         """Authenticates, parses and stores. Who may not send learns nothing about the body."""
         with self._services.sessions() as session:
-            caller = authenticate(session, self._authorization, self._services.peppers)
+            caller = authenticate(session, self._request.headers.get("authorization"), self._services.peppers)
             caller.require(SCOPE)
+            submission = self._parsed(parse, session, caller)
+            mails = len(submission.to) if submission.individual else 1
+            limits = key_limits(caller, self._services.settings, mails)
+            limits += mailer_limits(session, caller, submission, mails)
+            session.rollback()  # no transaction stays open while Redis is asked
+            show_standing(self._request, self._services.limiter.take(limits))
             accepted = accept(
                 session,
                 caller,
-                parse(session, caller),
+                submission,
                 settings=self._services.settings,
                 ringer=self._services.ringer,
                 repeat=repeat,
-                request_id=self._request_id,
+                request_id=self._request.scope["request_id"],
                 awaited=awaited,
             )
             session.commit()
             return caller, accepted
+
+    def _parsed(self, parse: Parse, session: Session, caller: Caller) -> Submission:
+        """The submission; a refused body costs nothing, but its answer too says where the limits stand."""
+        try:
+            return parse(session, caller)
+        except ApiError:
+            session.rollback()
+            held = services(self._request)
+            show_standing(self._request, held.limiter.take(key_limits(caller, held.settings, 0)))
+            raise
 
     def answer(
         self, shape: ShapeModule, accepted: Accepted, repeat: Repeat | None, caller: Caller

@@ -3,6 +3,7 @@
 import redis
 from sqlalchemy.orm import Session, sessionmaker
 
+from api_shim.limits import Limiter
 from api_shim.waiting import Announcements
 from models.database import connect
 from worker.app import celery_app
@@ -23,6 +24,7 @@ class Services:
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, health_check_interval=10
         )
+        self.limiter = Limiter(self.redis, settings)
         self.celery = celery_app(settings)
         self.ringer = BellRinger(Bells(self.celery, self.redis))
         self.vault = Vault(settings.secret_keys)

@@ -1,0 +1,160 @@
+"""Rate limits: per key and per mailer, per second and per day, taken atomically in Redis.
+
+A second counts requests, a day counts mails. All limits of a request are taken together or none is. What a provider
+allows is another matter: the worker paces that by delay, and it is never an error.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from api_shim.auth import Caller
+from api_shim.errors import ApiError
+from api_shim.submission import Submission
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+SECOND, DAY = 1, 86_400
+REST_SECONDS = 1.0
+"""After Redis failed to answer it is left alone for so long, so that not every request waits for it."""
+
+_SCRIPT = files("api_shim").joinpath("gcra.lua").read_text()
+
+_MAILER = text("""
+    select id, caps from mailer
+    where workspace_id = :workspace_id
+      and case when cast(:mailer_id as uuid) is not null then id = :mailer_id
+               else user_id is not distinct from cast(:user_id as uuid) end
+    order by is_default desc, id limit 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So many in a period. ``name`` is what a refusal calls it."""
+
+    name: str
+    key: str
+    count: int
+    period: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a limit stands after a request: what remains, and in how many seconds it is full again."""
+
+    limit: Limit
+    remaining: int
+    reset: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As source B names them, and as the IETF draft (draft-ietf-httpapi-ratelimit-headers) does."""
+        limit = self.limit
+        reset = math.ceil(self.reset)
+        return {
+            "X-RateLimit-Limit": str(limit.count),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(reset),
+            "RateLimit-Policy": f'"{limit.name}";q={limit.count};w={limit.period}',
+            "RateLimit": f'"{limit.name}";r={self.remaining};t={reset}',
+        }
+
+
+def key_limits(caller: Caller, settings: Settings, mails: int) -> list[Limit]:
+    """The limits of a caller's key."""
+    per_second = caller.caps.get("per_second") or settings.key_per_second
+    per_day = caller.caps.get("per_day") or settings.key_per_day
+    owner = f"key:{caller.key_id}"
+    return [
+        _limit("per_second", owner, per_second, SECOND, min(mails, 1)),
+        _limit("per_day", owner, per_day, DAY, mails),
+    ]
+
+
+def mailer_limits(session: Session, caller: Caller, submission: Submission, mails: int) -> list[Limit]:
+    """The limits of the mailer that a submission is for; none for a mailer without caps."""
+    parameters = {
+        "workspace_id": caller.workspace_id,
+        "mailer_id": submission.mailer_id,
+        "user_id": submission.sender_user_id if submission.personal else None,
+    }
+    row = session.execute(_MAILER, parameters).one_or_none()
+    return [] if row is None else _of_mailer(row.id, row.caps, mails)
+
+
+def _of_mailer(mailer_id: UUID, caps: Mapping[str, Any], mails: int) -> list[Limit]:
+    owner = f"mailer:{mailer_id}"
+    limits = []
+    if caps.get("per_second"):
+        limits.append(_limit("mailer_per_second", owner, caps["per_second"], SECOND, min(mails, 1)))
+    if caps.get("per_day"):
+        limits.append(_limit("mailer_per_day", owner, caps["per_day"], DAY, mails))
+    return limits
+
+
+def _limit(name: str, owner: str, count: int, period: int, cost: int) -> Limit:
+    return Limit(name, f"postroad:limit:{owner}:{period}", count, period, cost)
+
+
+class Limiter:
+    """Takes from limits. With Redis away it lets requests pass or refuses them, as configured."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._script = client.register_script(_SCRIPT)
+        self._settings = settings
+        self._rests_until = 0.0
+
+    def take(self, limits: Sequence[Limit]) -> Standing | None:
+        """Takes all limits or none, and says where the tightest stands. None while Redis is away.
+
+        Raises RATE_LIMITED naming the limit, with Retry-After; UNAVAILABLE where limits must hold without Redis.
+        """
+        if time.monotonic() < self._rests_until:
+            self._without_redis()
+            return None
+        arguments = [value for limit in limits for value in (limit.count, limit.period, limit.cost)]
+        try:
+            refused, *figures = self._script(keys=[limit.key for limit in limits], args=arguments)
+        except redis.RedisError as error:
+            self._rests_until = time.monotonic() + REST_SECONDS
+            log.warning(
+                "limits_not_counted", error=type(error).__name__, policy=self._settings.limits_when_redis_is_down
+            )
+            self._without_redis()
+            return None
+        standings = [
+            Standing(limit, int(figures[3 * index]), float(figures[3 * index + 1]))
+            for index, limit in enumerate(limits)
+        ]
+        if refused:
+            raise _refusal(standings[refused - 1], float(figures[3 * refused - 1]))
+        return min(standings, key=lambda standing: standing.remaining / standing.limit.count)
+
+    def _without_redis(self) -> None:
+        if self._settings.limits_when_redis_is_down == "closed":
+            raise ApiError("UNAVAILABLE", headers={"Retry-After": "1"})
+
+
+def _refusal(standing: Standing, wait: float) -> ApiError:
+    limit = standing.limit
+    details = {
+        "limit": limit.name,
+        "allowed": limit.count,
+        "period_seconds": limit.period,
+        "retry_after": math.ceil(wait),
+    }
+    return ApiError(
+        "RATE_LIMITED", details=details, headers=standing.headers | {"Retry-After": str(max(1, math.ceil(wait)))}
+    )
