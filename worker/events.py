@@ -82,6 +82,24 @@ def append_events(connection: Connection, events: Sequence[NewEvent]) -> set[UUI
     return endpoints
 
 
+_KNOWN = text("select natural_key from event where natural_key = any(:keys)")
+
+
+def unseen(connection: Connection, events: Sequence[NewEvent]) -> list[NewEvent]:
+    """Those that are not in the log by their natural key, each key once, in the same order.
+
+    Whoever appends the same event at the same time makes one of the two appends fail; it may simply be repeated.
+    """
+    keys = {event.natural_key for event in events if event.natural_key is not None}
+    known = set(connection.execute(_KNOWN, {"keys": list(keys)}).scalars()) if keys else set()
+    fresh = []
+    for event in events:
+        if event.natural_key is None or event.natural_key not in known:
+            fresh.append(event)
+            known.add(event.natural_key)
+    return fresh
+
+
 def _append(connection: Connection, workspace_id: UUID, events: Sequence[NewEvent]) -> set[UUID]:
     last = connection.execute(_NUMBERS, {"id": workspace_id, "count": len(events)}).scalar_one()
     rows = [_row(position, event) for position, event in enumerate(events, start=1)]
