@@ -196,12 +196,14 @@ def _remove(session: Session, caller: Caller, *conditions: ColumnElement[bool], 
     session.commit()
 
 
-def _batches(sessions: Callable[[], Session], wanted: Sequence[ColumnElement[bool]]) -> Iterator[Sequence[Suppression]]:
+def _batches(sessions: Callable[[], Session], wanted: Sequence[ColumnElement[bool]]) -> Iterator[Sequence[Any]]:
+    """The rows in order of their ids, read as plain rows: there may be millions."""
     last: UUID | None = None
     while True:
-        query = select(Suppression).where(*wanted, *([] if last is None else [Suppression.id > last]))
+        query = select(*Suppression.__table__.columns).where(*wanted)
+        beyond = query if last is None else query.where(Suppression.id > last)
         with sessions() as session:
-            rows = session.scalars(query.order_by(Suppression.id).limit(EXPORT_ROWS)).all()
+            rows = session.execute(beyond.order_by(Suppression.id).limit(EXPORT_ROWS)).all()
         if rows:
             yield rows
         if len(rows) < EXPORT_ROWS:
@@ -215,24 +217,24 @@ def _after(head: bytes, stream: Iterator[bytes]) -> Iterator[bytes]:
     yield from stream
 
 
-def _ndjson(rows: Sequence[Suppression]) -> bytes:
+def _ndjson(rows: Sequence[Any]) -> bytes:
     return b"".join(orjson.dumps(show(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
-def _csv(rows: Sequence[Suppression]) -> bytes:
+def _csv(rows: Sequence[Any]) -> bytes:
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows([getattr(row, column) for column in COLUMNS] for row in rows)
     return lines.getvalue().encode()
 
 
-FORMATS: dict[str, tuple[Callable[[Sequence[Suppression]], bytes], bytes, str]] = {
+FORMATS: dict[str, tuple[Callable[[Sequence[Any]], bytes], bytes, str]] = {
     "ndjson": (_ndjson, b"", "application/x-ndjson"),
     "csv": (_csv, (",".join(COLUMNS) + "\r\n").encode(), "text/csv; charset=utf-8"),
 }
 """How a batch of rows is written, what comes before the first, and what it is called."""
 
 
-def show(row: Suppression) -> dict[str, Any]:
+def show(row: Any) -> dict[str, Any]:
     return {
         "id": row.id,
         "address": row.address,

@@ -194,6 +194,8 @@ def test_a_list_is_paged(client: TestClient) -> None:
         ('{"name": "a\\ud800b"}', "name"),
         ('{"name": "a\\nb"}', "name"),
         ('{"nmae": "typo"}', "nmae"),
+        ('{"\\ud800": 1}', "ud800"),
+        ('{"email": NaN}', "email"),
     ],
 )
 def test_a_bad_body_names_its_field(client: TestClient, body: str, field: str) -> None:

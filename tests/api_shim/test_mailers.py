@@ -1,5 +1,6 @@
 """Mailers: made, read without their secrets, changed, paused, tested against a real server, deleted."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,8 +9,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from api_shim.auth import Caller
 from api_shim.credentials import CREDENTIALS
+from api_shim.intake import accept
+from api_shim.sender import resolve_sender
 from api_shim.services import Services
+from api_shim.shapes import mailer
 from models.access import AuditEntry
 from models.mailer import EmailConfig, Mailer
 from models.message import Lease, Message
@@ -18,6 +23,7 @@ from providers.emulators.postmark import PostmarkEmulator
 from providers.emulators.smtp import Offer, SmtpEmulator
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
 from worker.mailers import mailer_purpose
+from worker.settings import Settings
 
 SMTP: dict[str, Any] = {
     "provider": "smtp",
@@ -62,8 +68,8 @@ def sealed(services: Services, session: Session, mailer_id: str) -> dict[str, An
     return services.vault.open(mailer_purpose(row.id), row.sealed_credentials)
 
 
-def send(client: TestClient, mailer_id: str) -> Any:
-    body = {
+def mail(mailer_id: str) -> dict[str, Any]:
+    return {
         "from": {"email": "hello@demo.test"},
         "to": [{"email": "grace@example.com"}],
         "replyTo": "hello@demo.test",
@@ -74,7 +80,10 @@ def send(client: TestClient, mailer_id: str) -> Any:
         "priority": 0,
         "mailer_id": mailer_id,
     }
-    return client.post("/v1/email/send", json=body)
+
+
+def send(client: TestClient, mailer_id: str) -> Any:
+    return client.post("/v1/email/send", json=mail(mailer_id))
 
 
 def test_there_are_credentials_for_every_adapter() -> None:
@@ -275,11 +284,11 @@ def test_a_test_of_a_server_that_is_away_says_so(client: TestClient) -> None:
 @pytest.mark.parametrize("provider", ["gmail", "microsoft365", "outlook_smtp"])
 def test_a_mailbox_without_a_refresh_token_waits_to_be_connected(client: TestClient, provider: str) -> None:
     credentials = {name: value for name, value in WORKING[provider].items() if name != "refresh_token"}
-    mailer = made(client, provider=provider, credentials=credentials)
-    assert mailer["status"] == "reconnect_required"
-    answer = client.post(f"/v1/mailers/{mailer['id']}/test").json()
+    waiting = made(client, provider=provider, credentials=credentials)
+    assert waiting["status"] == "reconnect_required"
+    answer = client.post(f"/v1/mailers/{waiting['id']}/test").json()
     assert (answer["ok"], answer["code"]) == (False, "not_connected")
-    connected = client.patch(f"/v1/mailers/{mailer['id']}", json={"credentials": WORKING[provider]}).json()
+    connected = client.patch(f"/v1/mailers/{waiting['id']}", json={"credentials": WORKING[provider]}).json()
     assert connected["status"] == "active"
 
 
@@ -346,6 +355,21 @@ def test_a_mailer_with_open_mail_cannot_be_deleted(client: TestClient, session: 
     session.execute(update(Message).where(mine).values(state="sent"))
     session.commit()
     assert client.delete(f"/v1/mailers/{id_}").status_code == 204
+
+
+def test_a_mailer_is_not_deleted_under_a_mail_that_is_just_being_accepted(
+    client: TestClient, tenant: Tenant, session: Session, settings: Settings
+) -> None:
+    id_ = made(client)["id"]
+    caller, submission = Caller(workspace_id=tenant.workspace_id), mailer.parse(mail(id_))
+    resolve_sender(session, caller, submission)
+    with ThreadPoolExecutor(1) as pool:
+        deleting = pool.submit(client.delete, f"/v1/mailers/{id_}")
+        with pytest.raises(TimeoutError):
+            deleting.result(0.3)
+        accept(session, caller, submission, settings=settings)
+        session.commit()
+        assert deleting.result(5).status_code == 409
 
 
 def test_another_workspaces_mailer_does_not_exist(client: TestClient, other: TestClient) -> None:

@@ -155,7 +155,6 @@ def test_a_hundred_thousand_rows_are_imported_and_not_one_more(client: TestClien
     assert too_many.status_code == 400
     answer = client.post("/v1/suppressions/import", content="\n".join(["address", *lines[1:]]), headers=CSV)
     assert answer.json() == {"rows": 100_000, "added": 100_000, "known": 0}
-    assert len(client.get("/v1/suppressions/export").text.splitlines()) == 100_000
 
 
 def test_what_was_exported_as_csv_can_be_imported(
