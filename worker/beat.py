@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import lease
-from worker.bell import FOLLOWUP_LANE, Lane, endpoint_lane, send_lane
+from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -52,10 +52,12 @@ _ENDPOINT_LANES = text("""
 """)
 
 _FOLLOWUP_DUE = text("select exists (select from followup where due_at <= clock_timestamp())")
+_REPORTS_DUE = text("select exists (select from provider_report where due_at <= clock_timestamp())")
 
 _HOUSEKEEPING = (
     text("delete from idempotency_key where expires_at < clock_timestamp()"),
     text("delete from worker_heartbeat where seen_at < clock_timestamp() - interval '1 hour'"),
+    text("delete from provider_report where due_at is null and created_at < clock_timestamp() - interval '7 days'"),
 )
 
 
@@ -99,6 +101,8 @@ def due_lanes(connection: Connection) -> Iterable[Lane]:
         yield send_lane(mailer_id, priority)
     if connection.execute(_FOLLOWUP_DUE).scalar_one():
         yield FOLLOWUP_LANE
+    if connection.execute(_REPORTS_DUE).scalar_one():
+        yield REPORTS_LANE
     for endpoint_id in connection.execute(_ENDPOINT_LANES).scalars():
         yield endpoint_lane(endpoint_id)
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import structlog
 from celery import Celery
 
-from worker import delivery, record
-from worker.bell import FOLLOWUP_LANE, Lane, endpoint_lane, send_lane
+from worker import delivery, record, reports
+from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
 from worker.deadline import deadline
 from worker.runtime import Runtime
 
@@ -33,6 +33,10 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """Writes log, activities, threads, events and webhook deliveries of what reached an outcome."""
         answer(FOLLOWUP_LANE, bell, lambda: record.record(runtime()))
 
+    def apply_reports(_lane: str, bell: str) -> None:
+        """Applies what providers reported: delivery, bounces, complaints, mail that came in."""
+        answer(REPORTS_LANE, bell, lambda: reports.apply_reports(runtime()))
+
     def notify(lane: str, bell: str) -> None:
         """Delivers one webhook endpoint's due events."""
         answer(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
@@ -48,4 +52,5 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
     app.task(name="deliver")(deliver)
     app.task(name="record")(record_outcomes)
+    app.task(name="apply_reports")(apply_reports)
     app.task(name="notify")(notify)
