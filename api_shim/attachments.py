@@ -2,6 +2,9 @@
 it.
 """
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from uuid import UUID
 
@@ -11,12 +14,49 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from api_shim.errors import ApiError, Fault
 from api_shim.submission import NewAttachment
+from models.content import AttachmentRef
 from worker.settings import Settings
 
 MAX_BYTES = 25 * 1024 * 1024
 
 
-def read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachment) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attachment with its bytes in hand."""
+
+    ref: AttachmentRef
+    data: bytes = field(repr=False)
+
+
+def read_attachments(settings: Settings, workspace_id: UUID, given: Sequence[NewAttachment]) -> list[Attachment]:
+    """The attachments of a submission with their bytes. May ask an object store: call it outside a transaction.
+
+    Raises VALIDATION_ERROR for what cannot be read and where all together are too large.
+    """
+    read = [_attachment(new, _bytes(settings, workspace_id, new)) for new in given]
+    if sum(attachment.ref.size for attachment in read) > MAX_BYTES:
+        raise ApiError("VALIDATION_ERROR", faults=[Fault("attachments", "attachments may total 25 MB; send less")])
+    return read
+
+
+def _bytes(settings: Settings, workspace_id: UUID, new: NewAttachment) -> bytes:
+    return new.data if new.data is not None else _read_stored(settings, workspace_id, new)
+
+
+def _attachment(new: NewAttachment, data: bytes) -> Attachment:
+    ref = AttachmentRef(
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        filename=new.filename,
+        content_type=new.content_type,
+        inline=new.inline,
+        content_id=new.content_id,
+        content_location=new.content_location,
+    )
+    return Attachment(ref, data)
+
+
+def _read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachment) -> bytes:
     """The bytes behind ``storage_path``, which is relative to the workspace's folder in the store.
 
     Raises VALIDATION_ERROR for a path that leaves the folder, a file that is missing or too large, and where no store

@@ -4,8 +4,8 @@
 only if its own transaction commits.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,18 +15,17 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
 from api_shim import idempotency
-from api_shim.attachments import read_stored
+from api_shim.attachments import Attachment, read_attachments
 from api_shim.auth import Caller
 from api_shim.conversation import Conversation, conversation
 from api_shim.entities import require_entities
 from api_shim.errors import ApiError
 from api_shim.idempotency import Repeat
 from api_shim.sender import Sender, resolve_sender
-from api_shim.submission import Accepted, NewAttachment, Submission
+from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
 from models.base import uuid7
-from models.blob import Blob
-from models.content import Address, AttachmentRef, Content, message_id_for
+from models.content import Address, Content, message_id_for
 from models.message import State
 from models.message import Submission as SubmissionRow
 from worker.bell import BellRinger, Lane, send_lane
@@ -67,18 +66,50 @@ def accept(
     nothing. awaited: somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it.
     Raises ApiError with everything that is wrong; then nothing was stored.
     """
+    attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
     if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
         return _replayed(session, original)
-    require_entities(session, caller.workspace_id, submission)
-    sender = resolve_sender(session, caller, submission)
-    words = wording(session, submission)
-    earlier = conversation(session, submission)
+    prepared = prepare(session, caller, submission, attachments)
     submission_id = uuid7()
     if repeat and caller.key_id:
         since = submission.send_at or datetime.now(UTC)
         original = idempotency.take(session, caller.key_id, repeat, submission_id, since, settings.idempotency_hours)
         if original:  # a concurrent request with the same key was first
             return _replayed(session, original)
+    for attachment in attachments:
+        _store_blob(session, caller, attachment)
+    messages = _Messages(caller, submission, submission_id, prepared)
+    row = _submission_row(caller, submission, submission_id, prepared, request_id, awaited)
+    session.execute(insert(SubmissionRow), [row])
+    _copy(session, messages)
+    if ringer is not None and submission.send_at is None:
+        _ring_after_commit(session, ringer, send_lane(prepared.sender.mailer.id, submission.priority))
+    return Accepted(
+        submission_id=submission_id,
+        message_id=messages.first_id,
+        total=messages.total,
+        rfc_message_id=messages.rfc_message_id(messages.first_id),
+        thread_id=messages.thread_id,
+        provider=prepared.sender.mailer.provider,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A submission after everything that the database has to say about it; nothing is stored yet."""
+
+    sender: Sender
+    words: Wording
+    earlier: Conversation
+    content: Content
+
+
+def prepare(session: Session, caller: Caller, submission: Submission, attachments: Sequence[Attachment]) -> Prepared:
+    """Finds sender, words and conversation of a submission. Raises ApiError with what is wrong."""
+    require_entities(session, caller.workspace_id, submission)
+    sender = resolve_sender(session, caller, submission)
+    words = wording(session, submission)
+    earlier = conversation(session, submission)
     content = Content(
         sender=sender.address,
         to=() if submission.individual else submission.to,
@@ -92,51 +123,28 @@ def accept(
         in_reply_to=earlier.in_reply_to,
         references=earlier.references,
         provider_thread_id=earlier.provider_thread_id,
-        attachments=tuple(_store_attachment(session, caller, settings, new) for new in submission.attachments),
+        attachments=tuple(attachment.ref for attachment in attachments),
         individual=submission.individual,
         personalised=submission.substitutions is not None,
         settings=submission.settings,
     )
-    messages = _Messages(caller, submission, submission_id, sender, words, earlier)
-    session.execute(
-        insert(SubmissionRow),
-        [_submission_row(caller, submission, submission_id, sender, content, request_id, awaited)],
-    )
-    _copy(session, messages)
-    if ringer is not None and submission.send_at is None:
-        _ring_after_commit(session, ringer, send_lane(sender.mailer.id, submission.priority))
-    return Accepted(
-        submission_id=submission_id,
-        message_id=messages.first_id,
-        total=messages.total,
-        rfc_message_id=messages.rfc_message_id(messages.first_id),
-        thread_id=messages.thread_id,
-        provider=sender.mailer.provider,
-    )
+    return Prepared(sender=sender, words=words, earlier=earlier, content=content)
 
 
 class _Messages:
     """The rows of a submission's messages, made one at a time: a hundred thousand need no list."""
 
-    def __init__(
-        self,
-        caller: Caller,
-        submission: Submission,
-        submission_id: UUID,
-        sender: Sender,
-        words: Wording,
-        earlier: Conversation,
-    ) -> None:
+    def __init__(self, caller: Caller, submission: Submission, submission_id: UUID, prepared: Prepared) -> None:
         self._caller = caller
         self._submission = submission
         self._submission_id = submission_id
-        self._sender = sender
-        self._defaults = words.defaults
+        self._sender = prepared.sender
+        self._defaults = prepared.words.defaults
         self.first_id = uuid7()
         self.total = len(submission.to) if submission.individual else 1
         # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when
         # somebody answers.
-        self.thread_id = earlier.thread_id or (uuid7() if self.total == 1 else None)
+        self.thread_id = prepared.earlier.thread_id or (uuid7() if self.total == 1 else None)
 
     def rfc_message_id(self, message_id: UUID) -> str:
         # Gmail replaces Message-IDs; a caller's own would only be a wrong promise (inventory C27).
@@ -190,8 +198,7 @@ def _submission_row(
     caller: Caller,
     submission: Submission,
     submission_id: UUID,
-    sender: Sender,
-    content: Content,
+    prepared: Prepared,
     request_id: str | None,
     awaited: bool,
 ) -> dict[str, Any]:
@@ -203,13 +210,13 @@ def _submission_row(
         "request_id": request_id,
         "shape": submission.shape.value,
         "priority": int(submission.priority),
-        "mailer_id": sender.mailer.id,
+        "mailer_id": prepared.sender.mailer.id,
         "campaign_id": submission.campaign_id,
-        "content": content.to_json(),
+        "content": prepared.content.to_json(),
         "contact_id": links.get("contact_id"),
         "deal_id": links.get("deal_id"),
         "customer_id": links.get("customer_id"),
-        "sender_user_id": sender.user_id,
+        "sender_user_id": prepared.sender.user_id,
         "custom_args": dict(submission.custom_args) if submission.custom_args is not None else None,
         "total": len(submission.to) if submission.individual else 1,
         "awaited": awaited,
@@ -217,29 +224,23 @@ def _submission_row(
     }
 
 
+_HAS_BLOB = text("select exists (select from blob where workspace_id = :workspace_id and sha256 = :sha256)")
 _STORE_BLOB = text("""
     insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data)
     on conflict do nothing
 """)
 
 
-def _store_attachment(session: Session, caller: Caller, settings: Settings, new: NewAttachment) -> AttachmentRef:
+def _store_blob(session: Session, caller: Caller, attachment: Attachment) -> None:
     """Stores the bytes once by their hash, however many submissions carry them."""
-    data = new.data if new.data is not None else read_stored(settings, caller.workspace_id, new)
-    digest = hashlib.sha256(data).hexdigest()
-    known = session.get(Blob, (caller.workspace_id, digest), options=()) is not None
-    if not known:
-        parameters = {"workspace_id": caller.workspace_id, "sha256": digest, "size": len(data), "data": data}
+    parameters = {
+        "workspace_id": caller.workspace_id,
+        "sha256": attachment.ref.sha256,
+        "size": attachment.ref.size,
+        "data": attachment.data,
+    }
+    if not session.execute(_HAS_BLOB, parameters).scalar():
         session.execute(_STORE_BLOB, parameters)
-    return AttachmentRef(
-        sha256=digest,
-        size=len(data),
-        filename=new.filename,
-        content_type=new.content_type,
-        inline=new.inline,
-        content_id=new.content_id,
-        content_location=new.content_location,
-    )
 
 
 def _replayed(session: Session, original: idempotency.Original) -> Accepted:

@@ -17,6 +17,7 @@ from api_shim.http import UNAVAILABLE, Json, error_response, services, show_stan
 from api_shim.idempotency import Repeat, keep_answer, repeat_of
 from api_shim.intake import accept
 from api_shim.limits import key_limits, mailer_limits
+from api_shim.rehearsal import rehearse
 from api_shim.shapes import SHAPES, ShapeModule, read_json, recognise
 from api_shim.submission import Accepted, SendResult, Shape, Submission
 from models.base import ulid
@@ -84,7 +85,10 @@ async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) 
     seconds = prefer.seconds if prefer.seconds is not None else WAIT_SECONDS if shape.WAITS else 0.0
     repeat = repeat_of(request.headers.get("idempotency-key"), body)
     intake = Intake(request)
-    caller, accepted = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
+    taken = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
+    if isinstance(taken, Rehearsed):
+        return Json(taken.answer)
+    caller, accepted = taken
     headers = {"Preference-Applied": prefer.applied} if prefer.applied else {}
     if accepted.original is not None:
         headers["Idempotency-Replayed"] = "true"
@@ -100,6 +104,13 @@ async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) 
     return Json(answer, status, headers=headers)
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """The answer to a dry run."""
+
+    answer: dict[str, Any]
+
+
 class Intake:
     """The database work of one request; runs in a thread."""
 
@@ -107,8 +118,8 @@ class Intake:
         self._request = request
         self._services = services(request)
 
-    def take(self, parse: Parse, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted]:
-        """Authenticates, parses and stores. Who may not send learns nothing about the body."""
+    def take(self, parse: Parse, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted] | Rehearsed:
+        """Authenticates, parses and stores, or rehearses. Who may not send learns nothing about the body."""
         with self._services.sessions() as session:
             caller = authenticate(session, self._request.headers.get("authorization"), self._services.peppers)
             caller.require(SCOPE)
@@ -118,6 +129,11 @@ class Intake:
             limits += mailer_limits(session, caller, submission, mails)
             session.rollback()  # no transaction stays open while Redis is asked
             show_standing(self._request, self._services.limiter.take(limits))
+            if submission.dry_run:
+                tracker = self._services.tracker
+                return Rehearsed(
+                    rehearse(session, caller, submission, settings=self._services.settings, tracker=tracker)
+                )
             accepted = accept(
                 session,
                 caller,

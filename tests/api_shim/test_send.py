@@ -23,7 +23,7 @@ from api_shim.shapes import mailer as mailer_shape
 from models.access import ApiKey
 from models.base import from_ulid, uuid7
 from models.crm import Contact
-from models.mailer import Mailer
+from models.mailer import Mailer, Suppression
 from models.message import Message, Submission
 from tests.api_shim.conftest import Tenant, as_caller
 from worker.mailers import mailer_purpose
@@ -428,7 +428,9 @@ def anybody(app_services: Services, api: TestClient) -> TestClient:
     return as_caller(api, tenant.key)
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+)
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -446,3 +448,27 @@ def test_no_json_body_whatsoever_gives_a_500(anybody: TestClient, content: Any) 
     answer = send(anybody, content)
     assert answer.status_code < 500, answer.text
     assert answer.headers["content-type"].startswith("application/")
+
+
+def test_a_dry_run_shows_the_mails_and_the_suppressed_and_writes_nothing(
+    client: TestClient, mailer_id: UUID, tenant: Tenant, session: Session
+) -> None:
+    session.add(Suppression(workspace_id=tenant.workspace_id, address="bob@example.com", reason="complaint"))
+    session.commit()
+    answer = client.post(
+        "/v1/email/send",
+        json=body(
+            mailer_id,
+            "ann@example.com",
+            "bob@example.com",
+            subject="For {{name}}",
+            substitutions={"ann@example.com": {"name": "Ann"}, "bob@example.com": {"name": "Bob"}},
+            dry_run=True,
+        ),
+    )
+    assert answer.status_code == 200
+    shown = answer.json()
+    assert shown["total"] == 2
+    assert [mail["subject"] for mail in shown["mails"]] == ["For Ann", "For Bob"]
+    assert shown["suppressed"] == [{"email": "bob@example.com", "reason": "complaint"}]
+    assert stored(session, tenant) == 0
