@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
@@ -29,6 +30,8 @@ SMALL_BODY_BYTES = 1024 * 1024
 
 MAIL_PATHS = ("/email/send", "/email/reply", "/suppressions/import")
 """Ends of the paths that take large bodies."""
+HOOKS_PATH = "/v1/hooks/"
+"""Part of the paths at which providers hand over mail that came in."""
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
 """The database is away or full: nothing was stored, the caller may try again."""
@@ -57,21 +60,24 @@ def session(request: Request) -> Iterator[Session]:
 SessionDep = Annotated[Session, Depends(session)]
 
 
-def caller_with(scope: str) -> Any:
-    """Dependency: the authenticated caller, who must have ``scope``.
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """Dependency: the authenticated caller, who must have ``scope``. The documentation reads the scope from here."""
 
-    ``Annotated[Caller, caller_with("email:read")]``.
-    """
+    scope: str
 
-    def dependency(request: Request, opened: SessionDep) -> Caller:
+    def __call__(self, request: Request, opened: SessionDep) -> Caller:
         held = services(request)
         caller = authenticate(opened, request.headers.get("authorization"), held.peppers)
         opened.rollback()  # no transaction stays open while Redis is asked
         show_standing(request, held.limiter.take(key_limits(caller, held.settings, 0)))
-        caller.require(scope)
+        caller.require(self.scope)
         return caller
 
-    return Depends(dependency)
+
+def caller_with(scope: str) -> Any:
+    """``Annotated[Caller, caller_with("email:read")]``."""
+    return Depends(Scoped(scope))
 
 
 def show_standing(request: Request, standing: Standing | None) -> None:
@@ -131,7 +137,8 @@ class Front:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-        limit = self._max_send_bytes if scope["path"].endswith(MAIL_PATHS) else SMALL_BODY_BYTES
+        large = scope["path"].endswith(MAIL_PATHS) or HOOKS_PATH in scope["path"]
+        limit = self._max_send_bytes if large else SMALL_BODY_BYTES
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
