@@ -144,30 +144,33 @@ def _read_all(runtime: Runtime, rows: Sequence[Any]) -> tuple[list[Report], list
     later: list[dict[str, Any]] = []
     mailers: dict[UUID, OpenMailer | None] = {}
     for row in rows:
-        if row.mailer_id not in mailers:
-            mailers[row.mailer_id] = runtime.providers.mailer(runtime.engine, row.mailer_id)
         try:
-            reports.append(_read(runtime.vault, row, mailers[row.mailer_id]))
+            reports.append(_read(runtime, mailers, row))
         except _Unreadable as unreadable:
             wait = None if unreadable.final else _wait(_age(row.created_at))
             later.append({"id": row.id, "wait": wait, "error": str(unreadable)})
     return reports, later
 
 
-def _read(vault: Vault, row: Any, mailer: OpenMailer | None) -> Report:
-    if mailer is None:
-        raise _Unreadable("the mailer was deleted", final=True)
+def _read(runtime: Runtime, mailers: dict[UUID, OpenMailer | None], row: Any) -> Report:
     try:
-        head = vault.open(_purpose(row.id), row.sealed_head)
+        if row.mailer_id not in mailers:
+            mailers[row.mailer_id] = runtime.providers.mailer(runtime.engine, row.mailer_id)
+        mailer = mailers[row.mailer_id]
+        if mailer is None:
+            raise _Unreadable("the mailer was deleted", final=True)
+        head = runtime.vault.open(_purpose(row.id), row.sealed_head)
         request = HookRequest(headers=head["headers"], query=head["query"], body=bytes(row.body))
         events = mailer.provider.parse_events(request)
     except BadSignature as error:
         raise _Unreadable(f"the signature is no longer good: {error}", final=True) from error
     except SecretUnreadable as error:
         raise _Unreadable(str(error)) from error
+    except (_Unreadable, SQLAlchemyError):
+        raise
     except Exception as error:
         # A bug in an adapter. The report is kept and read again: perhaps by a version that can.
-        log.exception("report_unreadable", report_id=str(row.id), provider=mailer.provider_name)
+        log.exception("report_unreadable", report_id=str(row.id))
         raise _Unreadable(f"the report could not be read: {type(error).__name__}") from error
     return Report(
         id=row.id,

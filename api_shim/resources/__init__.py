@@ -2,6 +2,7 @@
 
 All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": null}``."""
 
+from api_shim import hooks
 from api_shim.resources import (
     audit,
     capabilities,
@@ -38,4 +39,5 @@ ROUTERS = (
     keys.router,
     users.router,
     suppressions.router,
+    hooks.router,
 )
