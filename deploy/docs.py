@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic.fields import FieldInfo
 
 from api_shim.errors import CODES, ApiError, Code
+from api_shim.http import Scoped
 from api_shim.resources import ROUTERS
 from api_shim.shapes import SHAPES
 from api_shim.shapes.names import FIELDS, RECOGNISED_BY
@@ -168,13 +169,8 @@ def _api_routes() -> Iterator[APIRoute]:
 
 
 def _scope(route: APIRoute) -> str:
-    """The scope that `api_shim.http.caller_with` was given for one of the route's dependencies."""
-    for dependency in route.dependant.dependencies:
-        if dependency.call is not None and inspect.isfunction(dependency.call):
-            scope = inspect.getclosurevars(dependency.call).nonlocals.get("scope")
-            if scope:
-                return f"`{scope}`"
-    return "none"
+    calls = (dependency.call for dependency in route.dependant.dependencies)
+    return next((f"`{call.scope}`" for call in calls if isinstance(call, Scoped)), "none")
 
 
 def _said(route: APIRoute) -> str:
