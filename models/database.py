@@ -1,6 +1,10 @@
 """How processes reach PostgreSQL."""
 
+import orjson
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, create_engine
+
+set_json_loads(orjson.loads)
 
 
 def connect(url: str, *, pool_size: int, application: str) -> Engine:

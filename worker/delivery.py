@@ -7,15 +7,16 @@ leaves one slice uncertain and the rest of its batch simply returns to the queue
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.mailer import MailerStatus
-from models.message import State
+from models.message import OPEN, State
 from providers.base import OutboundEmail, Outcome, Provider, Result
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
@@ -57,8 +58,8 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
         )
     if batch is None:
         return 0
-    with deadline(longest):
-        Delivery(runtime, mailer, batch).run()
+    with deadline(longest), closing(Delivery(runtime, mailer, batch)) as delivery:
+        delivery.run()
     return len(batch.messages)
 
 
@@ -72,9 +73,16 @@ class Delivery:
         self.unwritten: list[Verdict] = []
         """Verdicts that no commit has taken yet."""
         self._invited = False
-        with runtime.engine.connect() as connection:
-            ids = {message.submission_id for message in batch.messages}
-            self.submissions = runtime.submissions.load(connection, ids, mailer, runtime.tracker)
+        self.connection = self._connect()
+        ids = {message.submission_id for message in batch.messages}
+        self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
+
+    def _connect(self) -> Connection:
+        """One connection for the batch; each statement is a transaction of its own: none is open while sending."""
+        return self.runtime.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def close(self) -> None:
+        self.connection.close()
 
     def run(self) -> None:
         started = time.monotonic()
@@ -113,9 +121,8 @@ class Delivery:
         suspect = next((message for message in self.batch.messages if message.crashes), None)
         if suspect is None:
             return self.batch.messages
-        with self.runtime.engine.begin() as connection:
-            neighbours = [message for message in self.batch.messages if message is not suspect]
-            lease.narrow(connection, self.batch.lease_id, suspect, neighbours)
+        neighbours = [message for message in self.batch.messages if message is not suspect]
+        lease.narrow(self.connection, self.batch.lease_id, suspect, neighbours)
         return [suspect]
 
     def _ask(self, uncertain: Sequence[Held]) -> None:
@@ -148,9 +155,8 @@ class Delivery:
 
     def _suppressed(self, queued: Sequence[Held]) -> dict[str, str]:
         addresses = list({address.lower() for message in queued for address in message.pending})
-        with self.runtime.engine.connect() as connection:
-            rows = connection.execute(_SUPPRESSED, {"workspace_id": self.mailer.workspace_id, "addresses": addresses})
-            return {row.address: row.reason for row in rows}
+        rows = self.connection.execute(_SUPPRESSED, {"workspace_id": self.mailer.workspace_id, "addresses": addresses})
+        return {row.address: row.reason for row in rows}
 
     def _compose(self, messages: Sequence[Held]) -> list[Composed]:
         composed = []
@@ -167,10 +173,7 @@ class Delivery:
 
     def _begin(self, composed: Sequence[Composed]) -> list[Composed]:
         """Commits the verdicts so far and the attempts to come; drops what is no longer ours (cancelled, paused)."""
-        with self.runtime.engine.begin() as connection:
-            self._write(connection)
-            ours = lease.begin(connection, self.batch.lease_id, [message for message, _ in composed])
-        self._ring_followup()
+        ours = self._write([message for message, _ in composed])
         return [(message, email) for message, email in composed if message.id in ours]
 
     def _send(self, begun: Sequence[Composed]) -> None:
@@ -202,8 +205,7 @@ class Delivery:
             else (_RECONNECT, {"status": MailerStatus.RECONNECT_REQUIRED, "reason": outcome.detail})
         )
         log.warning("mailer_stopped", mailer_id=str(self.mailer.id), why=outcome.result.value, code=outcome.code)
-        with self.runtime.engine.begin() as connection:
-            connection.execute(statement, {"id": self.mailer.id, **parameters})
+        self.connection.execute(statement, {"id": self.mailer.id, **parameters})
 
     def _invite(self) -> None:
         """Rings for a second worker once the server has shown that it answers: one that hangs holds up only us."""
@@ -213,27 +215,51 @@ class Delivery:
 
     def _keep(self, message: Held, verdict: Verdict) -> None:
         submission = self.submissions[message.submission_id]
-        self.unwritten.append(replace(verdict, awaited=submission.awaited, subject=self._subject(message, verdict)))
+        if submission.awaited or (verdict.attempt and message.variables):
+            verdict = verdict._replace(awaited=submission.awaited, subject=self._subject(message, verdict))
+        self.unwritten.append(verdict)
 
     def _subject(self, message: Held, verdict: Verdict) -> str | None:
         return self.submissions[message.submission_id].subject(message) if verdict.attempt else None
 
-    def _write(self, connection: Connection) -> None:
-        if self.unwritten:
-            record_verdicts(connection, self.batch.lease_id, self.unwritten)
-            self.unwritten = []
+    def _write(self, begin: Sequence[Held] = ()) -> set[UUID]:
+        """Commits the verdicts so far and the attempts to ``begin``; returns those that are still ours to send.
+
+        What is known of mails on the wire must not be forgotten because the database is away for a while: it is waited
+        for, as long as the lease can be trusted. Writing twice does no harm.
+        """
+        patience = time.monotonic() + self.runtime.settings.lease_seconds / 2
+        while True:
+            try:
+                ours = record_verdicts(self.connection, self.batch.lease_id, self.unwritten, begin)
+            except (OperationalError, InterfaceError) as error:
+                if time.monotonic() > patience:
+                    raise
+                log.warning("outcomes_wait_for_database", error=type(error).__name__, outcomes=len(self.unwritten))
+                self._reconnect()
+            else:
+                finished = any(verdict.state not in OPEN for verdict in self.unwritten)
+                self.unwritten = []
+                if finished:
+                    self.runtime.bells.ring(FOLLOWUP_LANE)
+                return ours
+
+    def _reconnect(self) -> None:
+        time.sleep(RECONNECT_SECONDS)
+        self.connection.invalidate()
+        self.connection.close()
+        with suppress(OperationalError, InterfaceError):
+            self.connection = self._connect()
 
     def _finish(self, left: Sequence[Held]) -> None:
         """The last verdicts; what was not got to goes back."""
-        with self.runtime.engine.begin() as connection:
-            self._write(connection)
-            lease.release(connection, self.batch.lease_id, left)
-            lease.end(connection, self.batch.lease_id)
-        self._ring_followup()
+        if self.unwritten:
+            self._write()
+        lease.release(self.connection, self.batch.lease_id, left)
+        lease.end(self.connection, self.batch.lease_id)
 
-    def _ring_followup(self) -> None:
-        self.runtime.bells.ring(FOLLOWUP_LANE)
 
+RECONNECT_SECONDS = 0.25
 
 NOT_COMPOSED = "could not be composed"
 """Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
@@ -247,4 +273,4 @@ def _without(message: Held, stopped: Mapping[str, str]) -> Held:
         address: {"outcome": "suppressed", "detail": f"on the suppression list: {reason}"}
         for address, reason in stopped.items()
     }
-    return replace(message, outcomes=message.outcomes | suppressed)
+    return message._replace(outcomes=message.outcomes | suppressed)

@@ -6,9 +6,9 @@ the same commit.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -26,6 +26,9 @@ OUTCOME_CHANNEL = "postroad_outcome"
 LOOKUPS = 5
 """Times a provider is asked about one uncertain mail before the mailer's policy decides."""
 
+RETRIED = "retried"
+"""Outcome in the entry that a person's retry leaves among the attempts: what failed before it no longer counts."""
+
 DECIDED = (Result.ACCEPTED, Result.PERMANENT)
 """Results after which a recipient is never tried again."""
 
@@ -42,8 +45,7 @@ class Policy:
     on_uncertain: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A message's next state and everything that is written with it."""
 
     message_id: UUID
@@ -60,10 +62,6 @@ class Verdict:
     reason: str | None = None
     awaited: bool = False
 
-    def __post_init__(self) -> None:
-        if self.state is not self.was and self.state not in TRANSITIONS[self.was]:
-            raise ValueError(f"a message may not go from {self.was} to {self.state}")
-
 
 def judge(message: Held, outcome: Outcome, policy: Policy) -> Verdict:
     """The verdict on a mail that was put on the wire.
@@ -71,6 +69,8 @@ def judge(message: Held, outcome: Outcome, policy: Policy) -> Verdict:
     Each recipient has its own result (the whole's, unless the provider said otherwise). Those accepted or refused for
     good are decided; the mail is finished when all are, and otherwise goes on for the rest alone.
     """
+    if outcome.result is Result.ACCEPTED and not outcome.recipients and not message.outcomes:
+        return _accepted(message, outcome, policy)
     results = {address: outcome.recipients.get(address, outcome) for address in message.pending}
     decided = {address: one for address, one in results.items() if one.result in DECIDED}
     outcomes = message.outcomes | {address: _one(one) for address, one in decided.items()}
@@ -90,6 +90,20 @@ def judge(message: Held, outcome: Outcome, policy: Policy) -> Verdict:
     return _go_on(message, open_results, verdict, policy) if open_results else verdict
 
 
+def _accepted(message: Held, outcome: Outcome, policy: Policy) -> Verdict:
+    """The verdict when everybody got it at the first go: nearly all of them."""
+    return Verdict(
+        message_id=message.id,
+        was=State.SENDING,
+        state=State.SENT,
+        tries=message.tries + 1,
+        attempt=_attempt(outcome, policy.now),
+        provider_message_id=outcome.provider_message_id,
+        rfc_message_id=outcome.rfc_message_id,
+        provider_thread_id=outcome.provider_thread_id,
+    )
+
+
 def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, policy: Policy) -> Verdict:
     """The verdict when recipients are left: the most doubtful of their results decides."""
     results = {one.result for one in open_results}
@@ -97,18 +111,18 @@ def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, pol
     waits = [one.retry_after for one in open_results if one.retry_after is not None]
     if Result.UNCERTAIN in results:
         due_at = policy.now + timedelta(seconds=policy.settle_seconds if policy.can_ask else 0)
-        return replace(verdict, state=State.UNCERTAIN, due_at=due_at, reason=reason)
+        return verdict._replace(state=State.UNCERTAIN, due_at=due_at, reason=reason)
     if Result.CREDENTIALS in results:
-        return replace(verdict, state=State.QUEUED, due_at=policy.now, reason=reason)
+        return verdict._replace(state=State.QUEUED, due_at=policy.now, reason=reason)
     if Result.THROTTLED in results:
         due_at = policy.now + timedelta(seconds=pause(max(waits, default=None)))
-        return replace(verdict, state=State.QUEUED, due_at=due_at, reason=reason)
-    failures = 1 + sum(attempt["outcome"] in (Result.TRANSIENT, Result.ACCEPTED) for attempt in message.attempts)
+        return verdict._replace(state=State.QUEUED, due_at=due_at, reason=reason)
+    failures = 1 + sum(attempt["outcome"] in (Result.TRANSIENT, Result.ACCEPTED) for attempt in _since_retry(message))
     delay = policy.backoff.delay(failures)
     if delay is None:
-        return replace(verdict, reason=f"given up after {failures} attempts: {reason}")
+        return verdict._replace(reason=f"given up after {failures} attempts: {reason}")
     due_at = policy.now + timedelta(seconds=max(delay, *waits, 0))
-    return replace(verdict, state=State.QUEUED, due_at=due_at, reason=reason)
+    return verdict._replace(state=State.QUEUED, due_at=due_at, reason=reason)
 
 
 def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict:
@@ -128,17 +142,17 @@ def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict
     if answer.answer is Lookup.ACCEPTED:
         return verdict
     if answer.answer is Lookup.NOT_ACCEPTED:
-        return replace(
-            verdict, state=State.QUEUED, due_at=policy.now, reason="the provider does not have it: sent again"
+        return verdict._replace(
+            state=State.QUEUED, due_at=policy.now, reason="the provider does not have it: sent again"
         )
-    asked = sum(attempt["outcome"].startswith("lookup_") for attempt in message.attempts)
+    asked = sum(attempt["outcome"].startswith("lookup_") for attempt in _since_retry(message))
     if policy.can_ask and asked < LOOKUPS:
         again = policy.now + timedelta(seconds=policy.settle_seconds)
-        return replace(verdict, state=State.UNCERTAIN, due_at=again, reason=answer.detail)
+        return verdict._replace(state=State.UNCERTAIN, due_at=again, reason=answer.detail)
     if policy.on_uncertain == OnUncertain.RESEND:
-        return replace(verdict, state=State.QUEUED, due_at=policy.now, reason="sent again: on_uncertain is resend")
+        return verdict._replace(state=State.QUEUED, due_at=policy.now, reason="sent again: on_uncertain is resend")
     held = "held: the provider cannot tell whether it took this mail; mark it sent or send it again"
-    return replace(verdict, state=State.UNCERTAIN, due_at=UNTIL_SOMEBODY_ACTS, reason=held)
+    return verdict._replace(state=State.UNCERTAIN, due_at=UNTIL_SOMEBODY_ACTS, reason=held)
 
 
 def ended(message: Held, state: State, reason: str) -> Verdict:
@@ -151,6 +165,11 @@ def ended(message: Held, state: State, reason: str) -> Verdict:
         outcomes=message.outcomes or None,
         reason=reason,
     )
+
+
+def _since_retry(message: Held) -> Sequence[Mapping[str, Any]]:
+    retries = [number for number, attempt in enumerate(message.attempts, 1) if attempt["outcome"] == RETRIED]
+    return message.attempts[retries[-1] :] if retries else message.attempts
 
 
 def _finished_state(outcomes: Mapping[str, Any]) -> State:
@@ -168,11 +187,12 @@ def _attempt(outcome: Outcome, at: datetime) -> dict[str, Any]:
 
 
 # A slice's verdicts travel as one JSON array. A worker that comes back after its lease was ended may still report on
-# the very
-# attempt it made (the message is uncertain and no later attempt has begun): what it knows is better than asking.
+# the very attempt it made (the message is uncertain, no later attempt has begun): what it knows is better than asking.
+# The same statement puts the attempts of the next slice on record: one commit while nothing is on the wire. Those that
+# it finds begun already, under our own lease, were begun by the same statement before its answer was lost.
 _RECORD = text(f"""
     with verdict as materialized (
-        select * from jsonb_to_recordset(cast(:verdicts as jsonb)) as v(
+        select * from json_to_recordset(cast(:verdicts as json)) as v(
             message_id uuid, was message_state, state message_state, tries int, due_at timestamptz, attempt jsonb,
             provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text,
             reason text, awaited bool, finished bool)
@@ -194,40 +214,45 @@ _RECORD = text(f"""
         select array_agg(id) from written where finished having count(*) > 0
     ), announced as (
         select pg_notify('{OUTCOME_CHANNEL}', id::text) from written where finished and awaited
+    ), begun as (
+        update message set state = 'sending', tries = tries + 1
+        where id = any(:begin) and lease_id = :lease_id and state = 'claimed'
+        returning id
     )
-    select id, (select count(*) from announced) from written
+    select id, false as begun from written union all select id, true from begun
+    union all select id, true from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
+    union all select null, null from announced where false
 """)  # noqa: S608 -- a constant
 
 _LATE = text("""
     update message m set attempts = m.attempts || jsonb_build_array(v.attempt || '{"late": true}')
     from jsonb_to_recordset(cast(:verdicts as jsonb)) as v(message_id uuid, attempt jsonb)
-    where m.id = v.message_id and v.attempt is not null
+    where m.id = v.message_id and v.attempt is not null and not m.attempts @> jsonb_build_array(v.attempt)
 """)
 
 
-def record_verdicts(connection: Connection, lease_id: int, verdicts: Sequence[Verdict]) -> None:
-    """Writes a slice's verdicts. One that was overtaken changes no state, but stays on the message as evidence."""
+def record_verdicts(
+    connection: Connection, lease_id: int, verdicts: Sequence[Verdict], begin: Sequence[Held] = ()
+) -> set[UUID]:
+    """Writes a slice's verdicts, and puts attempts on record for the messages to ``begin``. One atomic statement.
+
+    Returns the ids of those begun that are still ours; the others must not be sent. A verdict that was overtaken
+    changes no state, but stays on the message as evidence.
+    """
     rows = [_row(verdict) for verdict in verdicts]
-    written = connection.execute(_RECORD, {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id}).scalars()
-    if late := {verdict.message_id for verdict in verdicts} - set(written):
+    parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": [one.id for one in begin]}
+    done = connection.execute(_RECORD, parameters).all()
+    written = {id_ for id_, begun in done if not begun}
+    if late := {verdict.message_id for verdict in verdicts} - written:
         overtaken = [row for row in rows if row["message_id"] in late]
         connection.execute(_LATE, {"verdicts": orjson.dumps(overtaken).decode()})
+    return {id_ for id_, begun in done if begun}
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "message_id": verdict.message_id,
-        "was": verdict.was,
-        "state": verdict.state,
-        "tries": verdict.tries,
-        "due_at": verdict.due_at,
-        "attempt": verdict.attempt,
-        "provider_message_id": verdict.provider_message_id,
-        "rfc_message_id": verdict.rfc_message_id,
-        "provider_thread_id": verdict.provider_thread_id,
-        "outcomes": verdict.outcomes,
-        "subject": verdict.subject,
-        "reason": verdict.reason,
-        "awaited": verdict.awaited,
-        "finished": verdict.state not in OPEN,
-    }
+    """What is written, without the fields that are null."""
+    if verdict.state is not verdict.was and verdict.state not in TRANSITIONS[verdict.was]:
+        raise ValueError(f"a message may not go from {verdict.was} to {verdict.state}")
+    row = {name: value for name, value in zip(Verdict._fields, verdict, strict=True) if value is not None}
+    row["finished"] = verdict.state not in OPEN
+    return row

@@ -1,6 +1,6 @@
 """A workspace whose mail goes to an SMTP emulator, with the worker's steps called by hand."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,7 @@ class House:
         self.settings = settings
         self.server = server
         self.runtime = Runtime(settings, application="test worker")
+        self.on_close: list[Callable[[], None]] = []
         self.workspace_id, self.mailer_id, self.contact_id = uuid7(), uuid7(), uuid7()
         with self.session() as session:
             session.add(Workspace(id=self.workspace_id, name="test", mail_domain="mail.test"))
@@ -147,4 +148,6 @@ class House:
         return beat
 
     def close(self) -> None:
+        for close in self.on_close:
+            close()
         self.runtime.close()

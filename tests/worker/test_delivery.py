@@ -301,7 +301,7 @@ def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(h
     deaths = 0
     while delivery := _claimed_or_none(house):
         in_hand = delivery._suspects_alone()
-        if any(message.recipients == ("deadly@example.com",) for message in in_hand):
+        if any(message.recipients == ["deadly@example.com"] for message in in_hand):
             deaths += 1
             _let_leases_run_out(house)
             house.tick()
@@ -336,7 +336,11 @@ def _claimed_or_none(house: House) -> Delivery | None:
         batch = lease.claim(
             connection, house.mailer_id, 0, worker=house.runtime.name, batch=100, lease=house.settings.lease
         )
-    return Delivery(house.runtime, mailer, batch) if batch else None
+    if batch is None:
+        return None
+    delivery = Delivery(house.runtime, mailer, batch)
+    house.on_close.append(delivery.close)
+    return delivery
 
 
 def _claimed(house: House) -> Delivery:

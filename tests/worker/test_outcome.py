@@ -12,7 +12,7 @@ from models.mailer import OnUncertain
 from models.message import UNTIL_SOMEBODY_ACTS, State
 from providers.base import Lookup, LookupAnswer, Outcome, Result
 from worker.lease import Held
-from worker.outcome import LOOKUPS, Policy, Verdict, ended, judge, judge_lookup
+from worker.outcome import LOOKUPS, Policy, Verdict, _row, ended, judge, judge_lookup
 from worker.retry import THROTTLED_SECONDS, Backoff, pause
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -119,7 +119,7 @@ def test_a_shared_mail_goes_on_only_for_the_recipients_not_yet_served() -> None:
         "ann@example.com": "accepted",
         "cat@example.com": "permanent",
     }
-    retried = replace(mail, outcomes=dict(verdict.outcomes or {}))
+    retried = mail._replace(outcomes=dict(verdict.outcomes or {}))
     assert retried.pending == ("bob@example.com",)
     assert judge(retried, outcome(Result.ACCEPTED), POLICY).state is State.SENT
 
@@ -166,8 +166,9 @@ def test_a_mail_nobody_can_tell_about_is_sent_again_only_where_the_mailer_says_s
 
 
 def test_a_transition_that_the_table_does_not_allow_is_refused() -> None:
+    nonsense = ended(held(), State.DELIVERED, "nonsense")
     with pytest.raises(ValueError, match="may not go from claimed to delivered"):
-        ended(held(), State.DELIVERED, "nonsense")
+        _row(nonsense)
 
 
 def test_jitter_stays_within_a_fifth_of_the_wait() -> None:
