@@ -9,15 +9,21 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api_shim.docs import router as docs
 from api_shim.errors import ApiError, Fault
 from api_shim.http import UNAVAILABLE, Front, Json, resource_error, unavailable
+from api_shim.openapi import Api
 from api_shim.resources import ROUTERS
 from api_shim.resources.health import router as health
 from api_shim.send import send
 from api_shim.services import Services
+from api_shim.tracking import router as tracking
+from api_shim.unsubscribe import router as unsubscribe
+from api_shim.visits import Visits
 from worker import logs
 from worker.settings import Settings
 
@@ -31,15 +37,18 @@ def create_app(settings: Settings) -> FastAPI:
     """The ASGI application of one API process."""
     logs.configure(settings.log_level)
     services = Services(settings)
+    visits = Visits(services.engine, services.ringer.ring)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await services.announcements.start()
+        visits.start()
         yield
         await services.announcements.stop()
+        await run_in_threadpool(visits.close)
         services.close()
 
-    app = FastAPI(
+    app = Api(
         title="postroad",
         version=version("postroad"),
         description="Queue-backed email delivery: nothing lost, nothing sent twice.",
@@ -50,7 +59,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    app.state.visits = visits
     app.include_router(health)
+    app.include_router(docs)
+    app.include_router(tracking)
+    app.include_router(unsubscribe)
     for base in BASES:
         app.add_route(f"{base}/email/send", send, methods=["POST"], include_in_schema=False)
         for router in ROUTERS:

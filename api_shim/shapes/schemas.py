@@ -219,7 +219,7 @@ MAILER: Final = _object(
         ),
         "send_at": _text("Not before this time, up to 30 days ahead; a past time is now.", format="date-time"),
         "expires_at": _text("Not after this time.", format="date-time"),
-        "dry_run": _flag("Checks and stores everything, and sends nothing."),
+        "dry_run": _flag("Answers 200 with the mails as they would be; stores and sends nothing."),
     },
     title="SendMailer",
     description="Everything that is of neither other shape. Answered at once; events tell what becomes of it.",

@@ -1,0 +1,74 @@
+"""``/docs``: the API and its errors as two plain pages, made from the same document as ``/openapi.json``.
+
+Nothing on them comes from elsewhere, and no script runs.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import Response
+
+from api_shim.docs.reading import Reader, prose
+from api_shim.errors import CODES
+from api_shim.send_schema import sample
+from api_shim.shapes import SHAPES
+
+router = APIRouter(prefix="/docs", include_in_schema=False)
+
+_SAFETY: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "public, max-age=300",
+}
+
+
+@router.get("")
+async def reference(request: Request) -> Response:
+    """Every operation, by tag."""
+    return _page("reference.html", document=request.app.openapi())
+
+
+@router.get("/errors")
+async def errors() -> Response:
+    """Every error code; ``type`` of a problem+json answer leads here."""
+    return _page("errors.html")
+
+
+@router.get("/style.css")
+async def style() -> Response:
+    return Response(
+        files("api_shim.docs").joinpath("style.css").read_bytes(), media_type="text/css; charset=utf-8", headers=_SAFETY
+    )
+
+
+def _page(name: str, document: dict[str, Any] | None = None) -> Response:
+    sections = Reader(document).sections() if document else ()
+    html = (
+        _templates()
+        .get_template(name)
+        .render(document=document, sections=sections, codes=_codes() if document is None else ())
+    )
+    return Response(html, media_type="text/html; charset=utf-8", headers=_SAFETY)
+
+
+def _codes() -> list[dict[str, Any]]:
+    return [
+        {"code": code, "shapes": {shape: SHAPES[shape].render_error(sample(name))[1] for shape in SHAPES}}
+        for name, code in CODES.items()
+    ]
+
+
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=PackageLoader("api_shim.docs", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters["prose"] = prose
+    found.policies["json.dumps_kwargs"] = {"sort_keys": False, "indent": 2, "ensure_ascii": False}
+    return found
