@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from api_shim.errors import CODES
+from api_shim.errors import CODES, Code
 from api_shim.http import Scoped
 from api_shim.resources import ROUTERS
 from api_shim.send_schema import DETAILS, SCHEMA_COMPONENTS, operation, sample
@@ -82,6 +82,15 @@ _HEADERS: Final = {
 _ALWAYS: Final = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 _RETRYABLE: Final = frozenset({"429", "503"})
 
+GENERAL: Final = {
+    code.status: code
+    for code in map(CODES.__getitem__, (
+        "VALIDATION_ERROR", "UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "CONFLICT", "PAYLOAD_TOO_LARGE",
+        "UNSUPPORTED_MEDIA_TYPE", "RATE_LIMITED", "UNAVAILABLE",
+    ))
+}  # fmt: skip
+"""Status -> the code that any resource may answer with it. All others are peculiar to some."""
+
 
 class Api(FastAPI):
     """The application, with the whole of its documentation."""
@@ -144,7 +153,7 @@ def _components(found: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "schemas": {**SCHEMA_COMPONENTS, "Error": _ERROR, "Problem": _PROBLEM, **schemas},
-        "responses": {f"Error{status}": _error(status) for status in sorted({code.status for code in CODES.values()})},
+        "responses": {f"Error{status}": _error(code) for status, code in GENERAL.items()},
         "headers": {
             name: {"description": description, "schema": {"type": "string"}} for name, description in _HEADERS.items()
         },
@@ -154,13 +163,12 @@ def _components(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _error(status: int) -> dict[str, Any]:
-    """The crm envelope, which all resources share, with an example for each code of the status."""
-    names = [name for name, code in CODES.items() if code.status == status]
-    examples = {name: {"value": crm.render_error(sample(name))[1]} for name in names}
+def _error(code: Code) -> dict[str, Any]:
+    """The crm envelope, which all resources share."""
+    examples = {code.name: {"value": crm.render_error(sample(code.name))[1]}}
     return {
-        "description": CODES[names[0]].sentence,
-        "headers": _headers(str(status)),
+        "description": code.sentence,
+        "headers": _headers(str(code.status)),
         "content": _error_content(examples),
     }
 
@@ -216,6 +224,8 @@ def _complete_answer(name: str, status: str, answer: dict[str, Any]) -> None:
         answer.setdefault("content", _error_content({}))
     elif status != "204":
         _show_answer(answer, answers().get(name))
+    if answer["description"] == "Successful Response":
+        answer["description"] = "Success"
 
 
 def _show_answer(answer: dict[str, Any], example: Any) -> None:

@@ -109,6 +109,9 @@ ERROR_SCHEMAS: Final = {Shape.CRM: "Error", Shape.MAILBOX: "MailboxError", Shape
 STATUSES: Final = (400, 401, 403, 409, 413, 415, 422, 429, 502, 503)
 """What a send may answer beside success, in each of the three envelopes."""
 
+_ELSEWHERE: Final = frozenset({"FROM_EMAIL_NOT_WRITABLE", "INVALID_FROM_EMAIL_HANDLE", "GMAIL_USER_REQUIRED", "CONFLICT"})
+"""Codes of these statuses that other routes answer."""
+
 HEADERS: Final = {
     "Idempotency-Key": {"schema": {"type": "string", "maxLength": 256}, "description":
         "A repeat within 24 hours with the same key and body gets the first answer and sends nothing."},
@@ -198,7 +201,7 @@ def _queued() -> dict[str, Any]:
 
 
 def _error(status: int) -> dict[str, Any]:
-    names = [name for name, code in CODES.items() if code.status == status]
+    names = [name for name, code in CODES.items() if code.status == status and name not in _ELSEWHERE]
     shown = {
         f"{name}_{shape}": {"value": SHAPES[shape].render_error(sample(name))[1]} for name in names for shape in SHAPES
     }

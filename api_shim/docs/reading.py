@@ -9,6 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 _CODE: Final = re.compile(r"`+([^`]+)`+")
+_CAPITALS: Final = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*")
 _DEEPEST: Final = 4
 
 
@@ -134,7 +135,7 @@ class Reader:
         return Answer(
             status=status,
             description=answer["description"],
-            codes=[name for name in content.get("examples", {}) if is_error and name.isupper()],
+            codes=list(dict.fromkeys(_CAPITALS.findall(" ".join(content.get("examples", ()))))) if is_error else [],
             examples=[] if is_error else [_json(value) for value in values],
         )
 

@@ -65,6 +65,7 @@ _HEADERS: Final = {
 }
 
 OPENAPI: Final[dict[str, Any]] = {
+    "security": [{"bearer": ["email:send"]}],
     "parameters": [
         {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
         for name, description in _HEADERS.items()
