@@ -69,6 +69,8 @@ def _personal(session: Session, caller: Caller, submission: Submission) -> Sende
 def _company(session: Session, caller: Caller, submission: Submission) -> Sender:
     """The company sender: the config asked for, else the default config, else the default mailer's own address."""
     config = _config(session, caller, submission.email_config_id)
+    if config is not None and config.gmail_user_id is not None:
+        return _through_gmail(session, caller, config)
     mailer = None
     if config is not None and config.mailer_id is not None:
         mailer = _mailer(session, caller.workspace_id, Mailer.id == config.mailer_id)
@@ -79,6 +81,20 @@ def _company(session: Session, caller: Caller, submission: Submission) -> Sender
         domain = session.get_one(Workspace, caller.workspace_id).mail_domain
         return Sender(mailer, Address(f"{config.from_email_handle}@{domain}", config.from_name), mailer.user_id)
     return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
+
+
+def _through_gmail(session: Session, caller: Caller, config: EmailConfig) -> Sender:
+    """The company sender of a config that names a user's Gmail: its alias there, else the mailbox's own address."""
+    mailer = _mailer(session, caller.workspace_id, Mailer.user_id == config.gmail_user_id)
+    if mailer is None:
+        raise ApiError("GMAIL_NOT_CONNECTED", details={"gmail_user_id": str(config.gmail_user_id)})
+    alias = config.gmail_sender_alias
+    if alias and alias.lower() not in {address.lower() for address in mailer.from_addresses}:
+        details = {"gmail_sender_alias": alias, "send_as_aliases": mailer.from_addresses}
+        raise ApiError("ALIAS_NOT_CONNECTED", details=details)
+    if not alias and not mailer.from_addresses:
+        raise ApiError("GMAIL_NOT_CONNECTED", details={"gmail_user_id": str(config.gmail_user_id)})
+    return Sender(mailer, Address(alias or mailer.from_addresses[0], config.from_name), config.gmail_user_id)
 
 
 def _config(session: Session, caller: Caller, config_id: UUID | None) -> EmailConfig | None:

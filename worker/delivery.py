@@ -128,7 +128,7 @@ class Delivery:
     def _ask(self, uncertain: Sequence[Held]) -> None:
         """Asks the provider about mails whose fate is unknown."""
         for message in uncertain:
-            email = self.submissions[message.submission_id].email(message, datetime.now(UTC))
+            email = self.submissions[message.submission_id].email(message)
             self._keep(message, judge_lookup(message, self._provider.lookup(email), self._policy))
 
     def _sift(self, queued: Sequence[Held]) -> list[Held]:
@@ -162,7 +162,7 @@ class Delivery:
         composed = []
         for message in messages:
             try:
-                composed.append((message, self.submissions[message.submission_id].email(message, datetime.now(UTC))))
+                composed.append((message, self.submissions[message.submission_id].email(message)))
             except CompositionError as error:
                 self._keep(message, ended(message, State.FAILED, f"{NOT_COMPOSED}: {error}"))
             except Exception as error:

@@ -20,7 +20,7 @@ KEPT_BYTES = 48 * 1024 * 1024
 """Room for compiled content per worker process."""
 
 _LOAD = text("""
-    select id, workspace_id, awaited, expires_at, case when not id = any(:known) then content end as content
+    select id, workspace_id, awaited, expires_at, send_at, case when not id = any(:known) then content end as content
     from submission where id = any(:ids)
 """)
 _FILES = text("select sha256, data from blob where workspace_id = :workspace_id and sha256 = any(:hashes)")
@@ -32,16 +32,17 @@ class LoadedSubmission:
     compiled: Compiled
     awaited: bool
     expires_at: datetime | None
+    send_at: datetime | None
 
-    def email(self, message: Held, now: datetime) -> OutboundEmail:
-        """The mail of one message. Raises worker.compose.CompositionError."""
+    def email(self, message: Held) -> OutboundEmail:
+        """The mail of one message, the same on every attempt. Raises worker.compose.CompositionError."""
         letter = Letter(
             message_id=message.id,
             rfc_message_id=message.rfc_message_id,
             recipients=message.pending,
             to=Address(message.recipients[0], message.recipient_name) if self.content.individual else None,
             variables=message.variables,
-            date=now,
+            date=self.send_at or message.created_at,
         )
         email = self.compiled.email(letter)
         return replace(email, draft_id=message.provider_message_id) if message.provider_message_id else email
@@ -73,7 +74,7 @@ class Submissions:
             self._keep(row.id, content, self._compile(connection, row, content, mailer, tracker))
         self._kept.move_to_end(row.id)
         content, compiled = self._kept[row.id]
-        return LoadedSubmission(content, compiled, row.awaited, row.expires_at)
+        return LoadedSubmission(content, compiled, row.awaited, row.expires_at, row.send_at)
 
     @staticmethod
     def _compile(connection: Connection, row: Any, content: Content, mailer: OpenMailer, tracker: Tracker) -> Compiled:

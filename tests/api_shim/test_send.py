@@ -23,7 +23,7 @@ from api_shim.shapes import mailer as mailer_shape
 from models.access import ApiKey
 from models.base import from_ulid, uuid7
 from models.crm import Contact
-from models.mailer import Mailer, Suppression
+from models.mailer import EmailConfig, Mailer, Suppression
 from models.message import Message, Submission
 from tests.api_shim.conftest import Tenant, as_caller
 from worker.mailers import mailer_purpose
@@ -472,3 +472,21 @@ def test_a_dry_run_shows_the_mails_and_the_suppressed_and_writes_nothing(
     assert [mail["subject"] for mail in shown["mails"]] == ["For Ann", "For Bob"]
     assert shown["suppressed"] == [{"email": "bob@example.com", "reason": "complaint"}]
     assert stored(session, tenant) == 0
+
+
+def test_a48_a_config_with_a_gmail_alias_sends_as_that_alias(
+    client: TestClient, tenant: Tenant, app_services: Services, session: Session
+) -> None:
+    add_mailer(
+        app_services, tenant, user_id=tenant.user_id, from_addresses=["ada@mail.test", "team@mail.test"],
+        domains=[], is_default=False,
+    )  # fmt: skip
+    config = EmailConfig(
+        workspace_id=tenant.workspace_id, from_email_handle="team", from_name="The team", staff_email="ada@mail.test",
+        gmail_user_id=tenant.user_id, gmail_sender_alias="team@mail.test",
+    )  # fmt: skip
+    session.add(config)
+    session.commit()
+    sent = send(client, CRM | {"email_config_id": str(config.id)}).json()
+    content = session.get_one(Submission, from_ulid(sent["ref_id"])).content
+    assert content["sender"] == {"email": "team@mail.test", "name": "The team"}
