@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from api_shim import idempotency
 from api_shim.attachments import Attachment, read_attachments
 from api_shim.auth import Caller
+from api_shim.campaigns import due_under, status_held
 from api_shim.conversation import Conversation, conversation
 from api_shim.entities import require_entities
 from api_shim.errors import ApiError
@@ -26,7 +27,7 @@ from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
 from models.base import uuid7
 from models.content import Address, Content, message_id_for
-from models.message import State
+from models.message import CampaignStatus, State
 from models.message import Submission as SubmissionRow
 from worker.bell import BellRinger, Lane, send_lane
 from worker.settings import Settings
@@ -78,11 +79,15 @@ def accept(
             return _replayed(session, original)
     for attachment in attachments:
         _store_blob(session, caller, attachment)
-    messages = _Messages(caller, submission, submission_id, prepared)
+    campaign = status_held(session, caller.workspace_id, submission.campaign_id)
+    if campaign == CampaignStatus.CANCELLED:
+        raise ApiError("CONFLICT", details={"campaign_id": submission.campaign_id, "status": campaign})
+    due_at = due_under(campaign, submission.send_at or datetime.now(UTC))
+    messages = _Messages(caller, submission, submission_id, prepared, due_at)
     row = _submission_row(caller, submission, submission_id, prepared, request_id, awaited)
     session.execute(insert(SubmissionRow), [row])
     _copy(session, messages)
-    if ringer is not None and submission.send_at is None:
+    if ringer is not None and submission.send_at is None and campaign == CampaignStatus.ACTIVE:
         _ring_after_commit(session, ringer, send_lane(prepared.sender.mailer.id, submission.priority))
     return Accepted(
         submission_id=submission_id,
@@ -134,7 +139,10 @@ def prepare(session: Session, caller: Caller, submission: Submission, attachment
 class _Messages:
     """The rows of a submission's messages, made one at a time: a hundred thousand need no list."""
 
-    def __init__(self, caller: Caller, submission: Submission, submission_id: UUID, prepared: Prepared) -> None:
+    def __init__(
+        self, caller: Caller, submission: Submission, submission_id: UUID, prepared: Prepared, due_at: datetime
+    ) -> None:
+        self._due_at = due_at
         self._caller = caller
         self._submission = submission
         self._submission_id = submission_id
@@ -153,12 +161,11 @@ class _Messages:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         submission, now = self._submission, datetime.now(UTC)
-        due_at = submission.send_at or now
         common = (self._caller.workspace_id, self._submission_id, self._sender.mailer.id, int(submission.priority))
         for position, (recipients, name, variables) in enumerate(self._envelopes()):
             message_id = uuid7() if position else self.first_id
             # A microsecond apart, so that a lane goes out in the order in which it came in.
-            due = due_at + timedelta(microseconds=position)
+            due = self._due_at + timedelta(microseconds=position)
             rfc_message_id = self.rfc_message_id(message_id)
             yield (
                 message_id,
@@ -220,6 +227,7 @@ def _submission_row(
         "custom_args": dict(submission.custom_args) if submission.custom_args is not None else None,
         "total": len(submission.to) if submission.individual else 1,
         "awaited": awaited,
+        "send_at": submission.send_at,
         "expires_at": submission.expires_at,
     }
 

@@ -58,6 +58,14 @@ WIRE_NAMES: dict[EventType, str] = {
 }
 
 
+ENGAGEMENT = (
+    EventType.OPENED, EventType.CLICKED, EventType.BOUNCED, EventType.COMPLAINED, EventType.UNSUBSCRIBED
+)  # fmt: skip
+"""What recipients do with a mail, as campaigns count it."""
+
+ENGAGEMENT_TYPES = f"type in ({', '.join(repr(each.value) for each in ENGAGEMENT)})"
+
+
 class Event(Base):
     """One thing that happened. ``seq`` counts within the message, ``cursor`` within the workspace without gaps."""
 
@@ -65,6 +73,7 @@ class Event(Base):
     __table_args__ = (
         UniqueConstraint("workspace_id", "cursor"),
         Index(None, "message_id", "seq"),
+        Index("event_engagement", "submission_id", "type", postgresql_where=ENGAGEMENT_TYPES),
         Index("event_natural_key", "natural_key", unique=True, postgresql_where="natural_key is not null"),
     )
 

@@ -50,8 +50,8 @@ class State(enum.StrEnum):
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
-        {State.CLAIMED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED, State.SKIPPED, State.FAILED}
-    ),
+        {State.CLAIMED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED, State.SKIPPED, State.FAILED, State.SENT}
+    ),  # sent: cancelled when some of those who share it had got it
     State.CLAIMED: frozenset(
         {
             State.QUEUED,
@@ -124,8 +124,18 @@ class Submission(Base):
     total: Mapped[int] = mapped_column(Integer)
     awaited: Mapped[bool] = mapped_column(Boolean)
     """Somebody holds a request open for the outcome: the worker announces it."""
+    send_at: Mapped[datetime | None]
+    """Not before this time; what a message that was held back returns to."""
     expires_at: Mapped[datetime | None]
     created_at: Mapped[Created]
+
+
+class CampaignStatus(enum.StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """Its queued messages are due `UNTIL_SOMEBODY_ACTS`."""
+    CANCELLED = "cancelled"
+    """For good: nothing more can be submitted to it."""
 
 
 class Campaign(Base):
@@ -136,8 +146,7 @@ class Campaign(Base):
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
     """The caller's own ``campaign_id``."""
-    status: Mapped[str] = mapped_column(server_default="active")
-    """``active``, ``paused`` (its queued messages are due `UNTIL_SOMEBODY_ACTS`) or ``cancelled``."""
+    status: Mapped[str] = mapped_column(server_default=CampaignStatus.ACTIVE)
     created_at: Mapped[Created]
 
 
@@ -149,7 +158,7 @@ class Message(Base):
         Index("message_due", "mailer_id", "priority", "due_at", postgresql_where=text("due_at is not null")),
         Index("message_submission", "submission_id", "id"),
         Index("message_workspace", "workspace_id", "id"),
-        {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
+        {"postgresql_with": {"fillfactor": "60", "autovacuum_vacuum_scale_factor": "0.02"}},
     )
 
     id: Mapped[Key]

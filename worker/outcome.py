@@ -190,25 +190,29 @@ def _attempt(outcome: Outcome, at: datetime) -> dict[str, Any]:
 # the very attempt it made (the message is uncertain, no later attempt has begun): what it knows is better than asking.
 # The same statement puts the attempts of the next slice on record: one commit while nothing is on the wire. Those that
 # it finds begun already, under our own lease, were begun by the same statement before its answer was lost.
-_RECORD = text(f"""
+_RECORD = f"""
     with verdict as materialized (
-        select * from json_to_recordset(cast(:verdicts as json)) as v(
+        select v.*, {{campaign}} as campaign from json_to_recordset(cast(:verdicts as json)) as v(
             message_id uuid, was message_state, state message_state, tries int, due_at timestamptz, attempt jsonb,
             provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text,
             reason text, awaited bool, finished bool)
     ), written as (
         update message m
-        set state = v.state, due_at = v.due_at,
+        set state = case when v.campaign = 'cancelled' then
+                case when exists (select from jsonb_each(v.outcomes) one where one.value->>'outcome' = 'accepted')
+                     then 'sent' else 'cancelled' end::message_state else v.state end,
+            due_at = case v.campaign when 'paused' then :held when 'cancelled' then null else v.due_at end,
             attempts = case when v.attempt is null then m.attempts else m.attempts || v.attempt end,
             provider_message_id = coalesce(v.provider_message_id, m.provider_message_id),
             rfc_message_id = coalesce(v.rfc_message_id, m.rfc_message_id),
             provider_thread_id = coalesce(v.provider_thread_id, m.provider_thread_id),
-            outcomes = v.outcomes, subject = coalesce(v.subject, m.subject), reason = v.reason,
-            finished_at = case when v.finished then clock_timestamp() end
+            outcomes = v.outcomes, subject = coalesce(v.subject, m.subject),
+            reason = case when v.campaign = 'cancelled' then 'its campaign was cancelled' else v.reason end,
+            finished_at = case when v.finished or v.campaign = 'cancelled' then clock_timestamp() end
         from verdict v
         where m.id = v.message_id and m.tries = v.tries
           and (m.lease_id = :lease_id and m.state = v.was or v.was = 'sending' and m.state = 'uncertain')
-        returning m.id, v.finished, v.awaited
+        returning m.id, v.finished or coalesce(v.campaign = 'cancelled', false) as finished, v.awaited
     ), outbox as (
         insert into followup (message_ids)
         select array_agg(id) from written where finished having count(*) > 0
@@ -222,7 +226,20 @@ _RECORD = text(f"""
     select id, false as begun from written union all select id, true from begun
     union all select id, true from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
     union all select null, null from announced where false
-""")  # noqa: S608 -- a constant
+"""  # noqa: S608 -- a constant
+
+_RECORD_OUTCOMES = text(_RECORD.format(campaign="null::text"))
+
+# What would go back to the queue asks its campaign first, under a lock that a pause or a cancellation waits for: after
+# those nothing of the campaign can become due.
+_RECORD_RETURNS = text(
+    _RECORD.format(
+        campaign="""case when v.state = 'queued' then (
+            select c.status from message m join submission s on s.id = m.submission_id
+            join campaign c on c.workspace_id = s.workspace_id and c.id = s.campaign_id
+            where m.id = v.message_id for share of c) end"""
+    )
+)
 
 _LATE = text("""
     update message m set attempts = m.attempts || jsonb_build_array(v.attempt || '{"late": true}')
@@ -241,7 +258,9 @@ def record_verdicts(
     """
     rows = [_row(verdict) for verdict in verdicts]
     parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": [one.id for one in begin]}
-    done = connection.execute(_RECORD, parameters).all()
+    returns = any(verdict.state is State.QUEUED for verdict in verdicts)
+    statement = _RECORD_RETURNS if returns else _RECORD_OUTCOMES
+    done = connection.execute(statement, parameters | {"held": UNTIL_SOMEBODY_ACTS}).all()
     written = {id_ for id_, begun in done if not begun}
     if late := {verdict.message_id for verdict in verdicts} - written:
         overtaken = [row for row in rows if row["message_id"] in late]

@@ -4,7 +4,9 @@ All answer in source A's envelope, in lists of ``{"data": [...], "next_cursor": 
 
 from api_shim import hooks
 from api_shim.resources import (
+    actions,
     audit,
+    campaigns,
     capabilities,
     configs,
     crm,
@@ -28,6 +30,8 @@ ROUTERS = (
     crm.router,
     webhook_endpoints.router,
     webhook_deliveries.router,
+    campaigns.router,
+    actions.router,
     mailers.router,
     audit.router,
     reply.router,

@@ -38,6 +38,8 @@ def upgrade() -> None:
     sa.Column('ready', sa.BigInteger(), nullable=False),
     sa.Column('scheduled', sa.BigInteger(), nullable=False),
     sa.Column('in_flight', sa.BigInteger(), nullable=False),
+    sa.Column('uncertain', sa.BigInteger(), server_default='0', nullable=False),
+    sa.Column('failed', sa.BigInteger(), server_default='0', nullable=False),
     sa.Column('oldest_age_seconds', sa.Double(), nullable=False),
     sa.Column('in_per_second', sa.Double(), nullable=False),
     sa.Column('out_per_second', sa.Double(), nullable=False),
@@ -214,6 +216,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_event')),
     sa.UniqueConstraint('workspace_id', 'cursor', name=op.f('uq_event_workspace_id_cursor'))
     )
+    op.create_index('event_engagement', 'event', ['submission_id', 'type'], unique=False, postgresql_where="type in ('opened', 'clicked', 'bounced', 'complained', 'unsubscribed')")
     op.create_index('event_natural_key', 'event', ['natural_key'], unique=True, postgresql_where='natural_key is not null')
     op.create_index(op.f('ix_event_message_id_seq'), 'event', ['message_id', 'seq'], unique=False)
     op.create_table('inbound_message',
@@ -462,6 +465,7 @@ def upgrade() -> None:
     sa.Column('custom_args', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
     sa.Column('total', sa.Integer(), nullable=False),
     sa.Column('awaited', sa.Boolean(), nullable=False),
+    sa.Column('send_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_submission_mailer_id')),
@@ -554,6 +558,7 @@ def downgrade() -> None:
     op.drop_table('inbound_message')
     op.drop_index(op.f('ix_event_message_id_seq'), table_name='event')
     op.drop_index('event_natural_key', table_name='event', postgresql_where='natural_key is not null')
+    op.drop_index('event_engagement', table_name='event', postgresql_where="type in ('opened', 'clicked', 'bounced', 'complained', 'unsubscribed')")
     op.drop_table('event')
     op.drop_index(op.f('ix_email_log_workspace_id_provider_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_workspace_id_message_id'), table_name='email_log')
