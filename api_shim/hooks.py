@@ -70,7 +70,7 @@ def _mailer(opened: Services, provider: str, token: str) -> OpenMailer:
         with opened.engine.connect() as connection:
             row = connection.execute(_MAILER, {"token": token}).one_or_none()
         if row is not None and secrets.compare_digest(row.provider.encode(), provider.encode("utf-8", "replace")):
-            found = opened.providers.mailer(opened.engine, row.id)
+            found = opened.providers.mailer(row.id)
     if found is None:
         raise ApiError("NOT_FOUND")
     return found

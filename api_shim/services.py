@@ -29,7 +29,7 @@ class Services:
         self.ringer = BellRinger(Bells(self.celery, self.redis))
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
-        self.providers = Providers(settings, self.vault)
+        self.providers = Providers(self.engine, settings, self.vault)
         self.announcements = Announcements(settings.database_url)
         self.peppers = settings.keys
         """Keys that API key hashes may have been made with; the first makes new ones."""

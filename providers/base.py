@@ -15,10 +15,10 @@ A bug may raise.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from providers.guard import Guard
 
@@ -116,6 +116,21 @@ class OutboundEmail:
     ip_pool: str = ""
 
 
+class NotKept(Exception):
+    """Renewed credentials could not be read or stored now."""
+
+
+class Keeper(Protocol):
+    """Keeps the credentials of an account where all its processes find them."""
+
+    def __call__(self, renew: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> Mapping[str, Any]:
+        """Calls ``renew`` with the credentials as they are stored now, while no other process does for this account.
+
+        Stores what it returns; None stores nothing. Returns the credentials as they are stored then. Raises NotKept,
+        and whatever ``renew`` raises.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A mailer as its adapter sees it. ``credentials`` are secret: never logged, never in a repr."""
@@ -128,6 +143,8 @@ class Account:
     connections: int = 4
     guard: Guard = field(repr=False)
     """Says which hosts may be connected to; every adapter connects through it."""
+    keeper: Keeper | None = field(default=None, repr=False)
+    """Where renewed credentials go. None: nobody else uses the account, memory will do."""
 
 
 class Lookup(enum.StrEnum):
@@ -190,12 +207,15 @@ class Provider(ABC):
     """``send`` itself spreads a list over `Account.connections` connections."""
     confirms_delivery: ClassVar[bool] = False
     """The provider reports delivery later; otherwise acceptance is the best news there is."""
+    default_caps: ClassVar[Mapping[str, int]] = {}
+    """What the provider lets an account do where the mailer's own ``caps`` do not say: ``per_second``, ``per_minute``,
+    ``per_day``, ``connections``. A name that is missing has no limit (four connections)."""
     max_bytes: ClassVar[int] = 25 * 1024 * 1024
     """Largest mail it takes, encoded."""
     settle_seconds: ClassVar[float] = 60.0
     """How long its own index may lag: a "not there" younger than this is no proof."""
     call_seconds: ClassVar[float] = 90.0
-    """Longest that one call of `send` may take. The worker's lease outlasts it, and a call that does not end is ended."""
+    """Longest that one call of `send` may take. The worker's lease outlasts it; a call that does not end is ended."""
     keeps_message_id: ClassVar[bool] = True
     """False where the provider puts its own Message-ID (Gmail): a caller's own id is ignored then."""
 
@@ -216,14 +236,6 @@ class Provider(ABC):
     def lookup(self, email: OutboundEmail) -> LookupAnswer:  # noqa: ARG002 -- this one needs no look
         """Asks the provider whether it took this mail. Only for mails whose outcome is uncertain."""
         return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"{self.name} keeps no record that can be asked")
-
-    @property
-    def rotated_credentials(self) -> Mapping[str, Any] | None:
-        """New credentials that the provider handed out in place of the account's (a rotated refresh token).
-
-        The worker stores them after each call; the next task then opens the adapter with them.
-        """
-        return None
 
     def check(self) -> Outcome:
         """Connects and authenticates without sending: ``POST /v1/mailers/{id}/test``."""

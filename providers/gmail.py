@@ -14,7 +14,7 @@ the envelope sender is always the mailbox's.
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -65,6 +65,8 @@ class Gmail(Provider):
     batch: ClassVar[int] = 20
     group: ClassVar[int] = 4
     parallel: ClassVar[bool] = True
+    default_caps: ClassVar[Mapping[str, int]] = {"per_minute": 150, "per_day": 500}
+    """The quota of the API, and what a consumer account may send in a day; Workspace allows 2 000."""
     max_bytes: ClassVar[int] = 36_700_160
     settle_seconds: ClassVar[float] = 10.0
     call_seconds: ClassVar[float] = 600.0

@@ -20,7 +20,8 @@ from googleapiclient.http import HttpRequest
 
 from providers.base import Account, Outcome, Result
 from providers.http import Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
-from providers.oauth import AccessTokens, TokenError
+from providers.oauth import AccessTokens
+from providers.tokens import TokenError
 
 ROOT = "https://gmail.googleapis.com"
 TIMEOUT = Timeout(connect=5.0, read=20.0, total=25.0)

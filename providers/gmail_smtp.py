@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from providers.smtp import Smtp
+from providers.smtp_mailbox import MailboxSmtp
 
 
-class GmailSmtp(Smtp):
-    """Credentials: ``username`` with ``password`` (an app password) or with ``access_token``.
-
-    Where the OAuth fields are given instead, ``access_token`` is what they were exchanged for.
-    """
-
+class GmailSmtp(MailboxSmtp):
     name: ClassVar[str] = "gmail_smtp"
     server: ClassVar[str | None] = "smtp+starttls://smtp.gmail.com:587"
+    service: ClassVar[str] = "google"
+    scope: ClassVar[str] = "https://mail.google.com/"
     batch: ClassVar[int] = 50
     mails_per_connection: ClassVar[int] = 100
     default_caps: ClassVar[Mapping[str, int]] = {"per_day": 500}

@@ -44,7 +44,8 @@ from providers.microsoft365_message import (
     split,
     upload_session,
 )
-from providers.microsoft365_token import NoToken, Tokens
+from providers.microsoft365_token import Tokens
+from providers.tokens import TokenError
 
 ROOT = "https://graph.microsoft.com"
 CONCURRENT = 4
@@ -73,13 +74,15 @@ class _Stopped(Exception):
 
 
 class Microsoft365(Provider):
-    """See the module for credentials and drafts. A worker stores `rotated_credentials` after each call."""
+    """See the module for credentials and drafts."""
 
     name = "microsoft365"
     form: ClassVar[Form] = Form.FIELDS
     batch: ClassVar[int] = 20
     group: ClassVar[int] = CONCURRENT
     parallel: ClassVar[bool] = True
+    default_caps: ClassVar[Mapping[str, int]] = {"per_minute": 30, "per_day": 10_000}
+    """Exchange Online's sending limits of a mailbox."""
     max_bytes: ClassVar[int] = 25 * 1024 * 1024
     settle_seconds: ClassVar[float] = 60.0
 
@@ -89,13 +92,6 @@ class Microsoft365(Provider):
         self._api = Api(account, root if root.endswith(("/v1.0", "/beta")) else f"{root}/v1.0")
         self._tokens = Tokens(account)
         self._threads = ThreadPoolExecutor(max_workers=min(CONCURRENT, max(1, account.connections)))
-
-    @property
-    def rotated_credentials(self) -> dict[str, Any] | None:
-        """The credentials with the refresh token that replaced the account's, or None while that is the latest."""
-        latest = self._tokens.refresh_token
-        known = self.account.credentials
-        return None if latest == known["refresh_token"] else {**known, "refresh_token": latest}
 
     @property
     def client_state(self) -> str:
@@ -164,7 +160,7 @@ class Microsoft365(Provider):
     def _send_draft(self, state: _State) -> Outcome:
         try:
             answer = self._graph("POST", f"{_path(state.id)}/send")
-        except NoToken as error:
+        except TokenError as error:
             return error.outcome
         except (NotSent, NoAnswer) as error:
             return outcome_of(error)
@@ -223,7 +219,7 @@ class Microsoft365(Provider):
         """What Graph says of one message; None if there is no such. Raises _Stopped."""
         try:
             answer = self._graph("GET", _path(message), params={"$select": STATE_FIELDS})
-        except (NoToken, NotSent, NoAnswer) as error:
+        except (TokenError, NotSent, NoAnswer) as error:
             raise _Stopped(_failed(error)) from error
         if answer.status == 404:
             return None
@@ -238,7 +234,7 @@ class Microsoft365(Provider):
         """A call that sends no mail. Raises _Stopped unless it succeeds."""
         try:
             return _object(self._graph(method, path, **arguments))
-        except (NoToken, NotSent, NoAnswer) as error:
+        except (TokenError, NotSent, NoAnswer) as error:
             raise _Stopped(_failed(error)) from error
 
     def _graph(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Answer:
@@ -303,8 +299,8 @@ def _named(outcome: Outcome, state: _State | None, email: OutboundEmail) -> Outc
     )
 
 
-def _failed(error: NoToken | NotSent | NoAnswer) -> Outcome:
-    return error.outcome if isinstance(error, NoToken) else harmless(outcome_of(error))
+def _failed(error: TokenError | NotSent | NoAnswer) -> Outcome:
+    return error.outcome if isinstance(error, TokenError) else harmless(outcome_of(error))
 
 
 def _received(notice: Mapping[str, Any]) -> ProviderEvent:

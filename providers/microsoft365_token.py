@@ -1,25 +1,23 @@
 """Access tokens for Microsoft Graph, by msal from the account's refresh token.
 
-Microsoft gives a new refresh token with most answers; `Tokens.refresh_token` is the latest and is to be stored. Older
-ones go on working for a while, so workers that refresh at the same time do not shut each other out.
+Microsoft gives a new refresh token with most answers, so all processes of a mailer share one renewal.
 """
 
 import json
-import threading
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from providers.base import Account, Outcome, Result
+from providers.base import Account, Result
 from providers.http import Answer, Api, NoAnswer, NotSent
+from providers.oauth import TIMEOUT
+from providers.tokens import Grant, SharedToken, TokenError
 
 AUTHORITY = "https://login.microsoftonline.com"
 SCOPES = ("Mail.ReadWrite", "Mail.Send")
 GRAPH_ELSEWHERE = ("graph.microsoft.us", "dod-graph.microsoft.us", "microsoftgraph.chinacloudapi.cn")
 """Graph hosts of national clouds. Scopes there must name the host; elsewhere the bare name means the public Graph."""
-EARLY_SECONDS = 300.0
-"""A token is renewed so long before it expires."""
 
 ERRORS: dict[str, Result] = {
     "temporarily_unavailable": Result.TRANSIENT,
@@ -35,49 +33,38 @@ AADSTS: dict[int, Result] = {
 """``error_codes`` that say more than ``error``. See AADSTS error codes in the Entra documentation."""
 
 
-class NoToken(Exception):
-    """There is no access token now. The outcome says why, and what that means for a mail; nothing of it was sent."""
+class NoToken(TokenError):
+    """There is no access token now; ``result`` says what that means for a mail. Nothing of it was sent."""
 
-    def __init__(self, result: Result, detail: str, code: str | None = None, retry_after: float | None = None) -> None:
-        super().__init__(detail)
-        self.outcome = Outcome(result=result, detail=detail[:500], code=code, retry_after=retry_after)
+    def __init__(self, result: Result, detail: str, code: str = "", retry_after: float | None = None) -> None:
+        super().__init__(detail, code, retry_after)
+        self.result = result
 
 
 class Tokens:
-    """The access token of one account, for any number of threads."""
+    """The access token of one account, for any number of threads and processes."""
 
     def __init__(self, account: Account) -> None:
-        self.refresh_token = str(account.credentials["refresh_token"])
-        self._credentials = account.credentials
-        self._api = Api(account, account.auth_url or AUTHORITY)
+        self._api = Api(account, account.auth_url or AUTHORITY, timeout=TIMEOUT)
         self._scopes = _scopes(account.base_url)
-        self._lock = threading.Lock()
         self._transport = _Transport(self._api)
         self._app: Any = None
-        self._token = ""
-        self._good_until = 0.0
+        self._client: tuple[str, ...] = ()
+        self._shared = SharedToken(account, self._renew)
 
     def get(self, *, instead_of: str = "") -> str:
-        """A token, from memory where one is good and not ``instead_of``, which Graph refused. Raises NoToken."""
-        with self._lock:
-            if not self._token or self._token == instead_of or time.monotonic() >= self._good_until:
-                self._keep(self._refresh())
-            return self._token
+        """A token, from memory where one is good and not ``instead_of``, which Graph refused. Raises TokenError."""
+        return self._shared.get(stale=instead_of).access_token
 
     def close(self) -> None:
         self._api.close()
 
-    def _keep(self, answer: dict[str, Any]) -> None:
-        self._token = str(answer["access_token"])
-        self._good_until = time.monotonic() + float(answer.get("expires_in", 0)) - EARLY_SECONDS
-        self.refresh_token = str(answer.get("refresh_token") or self.refresh_token)
-
-    def _refresh(self) -> dict[str, Any]:
+    def _renew(self, credentials: Mapping[str, Any]) -> Grant:
         from msal.exceptions import MsalError
 
         try:
-            answer: dict[str, Any] = self._application().acquire_token_by_refresh_token(
-                self.refresh_token, scopes=list(self._scopes)
+            answer: dict[str, Any] = self._application(credentials).acquire_token_by_refresh_token(
+                str(credentials["refresh_token"]), scopes=list(self._scopes)
             )
         except NotSent as error:
             raise NoToken(error.result, str(error)) from error
@@ -87,20 +74,28 @@ class Tokens:
             raise NoToken(Result.CREDENTIALS, "tenant, client_id or client_secret has no valid form") from error
         if "access_token" not in answer:
             raise _refusal(answer, self._transport.last)
-        return answer
+        return Grant(
+            access_token=str(answer["access_token"]),
+            refresh_token=answer.get("refresh_token"),
+            expires_in=float(answer.get("expires_in", 0)),
+            scopes=frozenset(str(answer.get("scope") or "").split()),
+        )
 
-    def _application(self) -> Any:
+    def _application(self, credentials: Mapping[str, Any]) -> Any:
         """msal's client. Its constructor may fail, so it is made when first needed and kept only if it was."""
         import msal
 
-        if self._app is None:
+        client = tuple(str(credentials[name]) for name in ("tenant", "client_id", "client_secret"))
+        if self._client != client:
+            tenant, client_id, client_secret = client
             self._app = msal.ConfidentialClientApplication(
-                str(self._credentials["client_id"]),
-                client_credential=str(self._credentials["client_secret"]),
-                authority=f"{AUTHORITY}/{self._credentials['tenant']}",
+                client_id,
+                client_credential=client_secret,
+                authority=f"{AUTHORITY}/{tenant}",
                 instance_discovery=False,
                 http_client=self._transport,
             )
+            self._client = client
         return self._app
 
 

@@ -1,10 +1,5 @@
 """OAuth 2 for mailboxes: access tokens from refresh tokens (RFC 6749 6), and the connect flow with PKCE (RFC 7636).
 
-    TokenError          result
-      TokenRevoked      CREDENTIALS   the user must connect the mailbox again
-      ClientRefused     CREDENTIALS   our client id, secret, scopes or URL are wrong; an operator must act
-      TokenUnavailable  TRANSIENT     the token endpoint does not answer now
-
 Getting a token sends no mail, so it is repeated once when the answer is lost.
 """
 
@@ -14,43 +9,24 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from providers.base import Account, Outcome, Result
+from providers.base import Account, Result
 from providers.http import Answer, Api, NoAnswer, NotSent, Timeout, retry_after
+from providers.tokens import (
+    MARGIN_SECONDS,
+    ClientRefused,
+    Grant,
+    SharedToken,
+    TokenError,
+    TokenRevoked,
+    TokenUnavailable,
+)
 
-MARGIN_SECONDS = 120.0
-"""A token is renewed this long before it expires, so that it outlives the calls it is used for."""
-
-
-class TokenError(Exception):
-    """No access token. Carries what that means for mails waiting for it."""
-
-    result: ClassVar[Result] = Result.TRANSIENT
-
-    def __init__(self, detail: str, code: str = "", retry_after: float | None = None) -> None:
-        super().__init__(detail[:500])
-        self.code = code
-        self.retry_after = retry_after
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome(result=self.result, detail=str(self), code=self.code or None, retry_after=self.retry_after)
-
-
-class TokenRevoked(TokenError):
-    result = Result.CREDENTIALS
-
-
-class ClientRefused(TokenError):
-    result = Result.CREDENTIALS
-
-
-class TokenUnavailable(TokenError):
-    result = Result.TRANSIENT
-
+TIMEOUT = Timeout(connect=5.0, read=10.0, total=12.0)
+"""Of the token endpoint. Asked twice it still ends before whoever waits for the same renewal gives up."""
 
 _ERRORS: dict[str, type[TokenError]] = {
     "invalid_grant": TokenRevoked,
@@ -78,6 +54,8 @@ class Service:
     revoke_path: str | None
     """None where tokens cannot be given back by a call."""
     authorize_extra: Mapping[str, str]
+    rotates: bool
+    """Each renewal brings a new refresh token, which is to be used from then on."""
 
 
 SERVICES: dict[str, Service] = {
@@ -89,6 +67,7 @@ SERVICES: dict[str, Service] = {
         revoke_path="/revoke",
         # Without prompt=consent a second consent brings no refresh token.
         authorize_extra={"access_type": "offline", "prompt": "consent", "include_granted_scopes": "true"},
+        rotates=False,
     ),
     "microsoft": Service(
         authorize_root="https://login.microsoftonline.com",
@@ -97,21 +76,9 @@ SERVICES: dict[str, Service] = {
         grant_path="/{tenant}/oauth2/v2.0/token",
         revoke_path=None,
         authorize_extra={"prompt": "select_account"},
+        rotates=True,
     ),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What the token endpoint gave."""
-
-    access_token: str = field(repr=False)
-    refresh_token: str | None = field(default=None, repr=False)
-    """None where the one at hand stays valid. Microsoft gives a new one each time: store it."""
-    expires_in: float
-    """Seconds."""
-    scopes: frozenset[str]
-    """What was really granted, which may be less than was asked for. Empty where the answer does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +98,20 @@ def _keep(key: str, grant: Grant) -> None:
 
 
 class AccessTokens:
-    """Access tokens of one account, shared by all adapters of this process that hold the same credentials."""
+    """Access tokens of one account, shared by all adapters of this process that hold the same credentials.
 
-    def __init__(self, account: Account, service: str, *, timeout: Timeout | None = None) -> None:
+    Where refresh tokens rotate, all processes share them.
+    """
+
+    def __init__(
+        self, account: Account, service: str, *, scope: str | None = None, timeout: Timeout | None = None
+    ) -> None:
+        """scope: what to ask for where the refresh token is good for more than one resource."""
         self._account = account
         self._service = SERVICES[service]
+        self._scope = scope
         self._api = _token_api(account, self._service, timeout)
+        self._shared = SharedToken(account, self._renew) if self._service.rotates else None
         self._key = _fingerprint(account)
         self._lock = threading.Lock()
 
@@ -145,20 +120,22 @@ class AccessTokens:
 
         stale: a token that was just refused; it is not given again. One thread renews, the others wait for it.
         """
+        if self._shared is not None:
+            return self._shared.get(stale=stale)
         with self._lock:
             found = _cache.get(self._key)
             if found and found.until > time.monotonic() and found.grant.access_token != stale:
                 return found.grant
-            grant = self._renew()
+            grant = self._renew(self._account.credentials)
             _keep(self._key, grant)
             return grant
 
-    def _renew(self) -> Grant:
-        credentials = self._account.credentials
+    def _renew(self, credentials: Mapping[str, Any]) -> Grant:
         form = {
             "grant_type": "refresh_token",
             "refresh_token": str(credentials.get("refresh_token") or ""),
             **_client(credentials),
+            **({"scope": self._scope} if self._scope else {}),
         }
         path = _path(self._service.grant_path, credentials)
         try:
@@ -248,7 +225,7 @@ def revoke(account: Account, service: str) -> bool:
 
 
 def _token_api(account: Account, service: Service, timeout: Timeout | None) -> Api:
-    return Api(account, account.auth_url or service.grant_root, timeout=timeout or Timeout(5.0, 10.0, 15.0))
+    return Api(account, account.auth_url or service.grant_root, timeout=timeout or TIMEOUT)
 
 
 def _fingerprint(account: Account) -> str:
@@ -261,9 +238,7 @@ _IDENTITY = ("tenant", "client_id", "client_secret", "refresh_token")
 
 
 def _client(credentials: Mapping[str, Any]) -> dict[str, str]:
-    given = {name: str(credentials[name]) for name in ("client_id", "client_secret") if credentials.get(name)}
-    scope = credentials.get("oauth_scope")
-    return given | ({"scope": str(scope)} if scope else {})
+    return {name: str(credentials[name]) for name in ("client_id", "client_secret") if credentials.get(name)}
 
 
 def _path(path: str, credentials: Mapping[str, Any]) -> str:

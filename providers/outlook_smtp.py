@@ -6,17 +6,16 @@ SMTP AUTH is off by default in most tenants, and passwords end in December 2026 
 from collections.abc import Mapping
 from typing import ClassVar
 
-from providers.smtp import Smtp
+from providers.smtp_mailbox import MailboxSmtp
 
 
-class OutlookSmtp(Smtp):
-    """Credentials: ``username`` with ``access_token`` or with ``password``.
-
-    Where the OAuth fields are given instead, ``access_token`` is what they were exchanged for; Graph's will not do.
-    """
+class OutlookSmtp(MailboxSmtp):
+    """A refresh token that was granted for Graph will do too: the scope is asked for with each token."""
 
     name: ClassVar[str] = "outlook_smtp"
     server: ClassVar[str | None] = "smtp+starttls://smtp.office365.com:587"
+    service: ClassVar[str] = "microsoft"
+    scope: ClassVar[str] = "https://outlook.office.com/SMTP.Send"
     batch: ClassVar[int] = 30
     max_connections: ClassVar[int | None] = 3
     mails_per_connection: ClassVar[int] = 100

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -40,8 +40,6 @@ class Smtp(Provider):
     confirms_delivery: ClassVar[bool] = False
     server: ClassVar[str | None] = None
     """A provider's own server, in the form of a ``base_url``."""
-    default_caps: ClassVar[Mapping[str, int]] = {}
-    """What the provider allows its users, in the words of a mailer's ``caps``."""
     max_connections: ClassVar[int | None] = None
     """What the provider allows at once, where it says so."""
     mails_per_connection: ClassVar[int] = 1000
@@ -125,8 +123,11 @@ class Smtp(Provider):
             raise
 
     def _open(self) -> Session:
+        return self._session(self.login())
+
+    def _session(self, login: Login) -> Session:
         timeouts = Timeouts(connect=self.connect_timeout, command=self.command_timeout, dot=self.dot_timeout)
-        return Session.open(self.login(), self.account.guard, timeouts)
+        return Session.open(login, self.account.guard, timeouts)
 
     def _take(self, mails: int) -> Session:
         """An idle connection that works and has room for so many mails, or a new one. Raises Unavailable."""

@@ -45,7 +45,7 @@ _RECONNECT = text("update mailer set status = :status, status_reason = :reason w
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
-    mailer = runtime.providers.mailer(runtime.engine, mailer_id)
+    mailer = runtime.providers.mailer(mailer_id)
     if mailer is None or not mailer.sends:
         return 0
     size, longest = (
@@ -187,7 +187,6 @@ class Delivery:
             outcomes = [Outcome(result=Result.UNCERTAIN, detail=f"the adapter failed: {type(error).__name__}")] * len(
                 begun
             )
-        self.runtime.providers.keep_rotated(self.runtime.engine, self.mailer)
         policy = self._policy
         for (message, _), outcome in zip(begun, outcomes, strict=True):
             self._keep(message, judge(message, outcome, policy))

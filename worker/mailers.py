@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from models.mailer import MailerStatus
-from providers import open_provider
+from providers import adapter, open_provider
 from providers.base import Account, Provider
+from worker.keeper import StoredCredentials
 from worker.settings import Settings
 from worker.vault import Vault
 
@@ -43,21 +44,19 @@ _MAILER = text("""
 """)
 
 
-_ROTATED = text("update mailer set sealed_credentials = :sealed where id = :id")
-
-
 class Providers:
     """Adapters by mailer. An adapter is reopened when the mailer's credentials, address or caps change."""
 
-    def __init__(self, settings: Settings, vault: Vault) -> None:
+    def __init__(self, engine: Engine, settings: Settings, vault: Vault) -> None:
+        self._engine = engine
         self._settings = settings
         self._vault = vault
         self._open: OrderedDict[UUID, tuple[tuple[Any, ...], Provider]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def mailer(self, engine: Engine, mailer_id: UUID) -> OpenMailer | None:
+    def mailer(self, mailer_id: UUID) -> OpenMailer | None:
         """The mailer with its adapter, or None if it was deleted."""
-        with engine.connect() as connection:
+        with self._engine.connect() as connection:
             row = connection.execute(_MAILER, {"id": mailer_id}).one_or_none()
         return None if row is None else OpenMailer(row, self._adapter(row))
 
@@ -77,25 +76,17 @@ class Providers:
                 oldest.close()
             return provider
 
-    def keep_rotated(self, engine: Engine, mailer: OpenMailer) -> None:
-        """Stores credentials that the provider replaced, before the old ones are gone for good."""
-        rotated = mailer.provider.rotated_credentials
-        if rotated is None:
-            return
-        sealed = self._vault.seal(mailer_purpose(mailer.id), rotated)
-        with engine.begin() as connection:
-            connection.execute(_ROTATED, {"id": mailer.id, "sealed": sealed})
-
     def account(self, row: Any) -> Account:
-        """The adapter's view of a mailer row; the only place where credentials are opened."""
+        """The adapter's view of a mailer row."""
         return Account(
             mailer_id=str(row.id),
             provider=row.provider,
             credentials=self._vault.open(mailer_purpose(row.id), row.sealed_credentials),
             base_url=row.base_url,
             auth_url=row.auth_url,
-            connections=row.caps.get("connections") or 4,
+            connections=row.caps.get("connections") or adapter(row.provider).default_caps.get("connections", 4),
             guard=self._settings.mailer_guard,
+            keeper=StoredCredentials(self._engine, self._vault, row.id, mailer_purpose(row.id)),
         )
 
     def close(self) -> None:

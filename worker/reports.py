@@ -155,7 +155,7 @@ def _read_all(runtime: Runtime, rows: Sequence[Any]) -> tuple[list[Report], list
 def _read(runtime: Runtime, mailers: dict[UUID, OpenMailer | None], row: Any) -> Report:
     try:
         if row.mailer_id not in mailers:
-            mailers[row.mailer_id] = runtime.providers.mailer(runtime.engine, row.mailer_id)
+            mailers[row.mailer_id] = runtime.providers.mailer(row.mailer_id)
         mailer = mailers[row.mailer_id]
         if mailer is None:
             raise _Unreadable("the mailer was deleted", final=True)

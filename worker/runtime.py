@@ -37,7 +37,7 @@ class Runtime:
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.providers = Providers(settings, self.vault)
+        self.providers = Providers(self.engine, settings, self.vault)
         self.submissions = Submissions()
         self.notifier = Notifier(self.engine, settings, self.vault)
 

@@ -155,20 +155,14 @@ def test_mailer(id: UUID, request: Request, session: SessionDep, caller: Writer)
         return {"ok": False, "detail": detail, "code": "secret_unreadable"}
     if awaits_connection(row.provider, account.credentials):
         return {"ok": False, "detail": NOT_CONNECTED, "code": "not_connected"}
-    outcome = _check(request, session, row, account)
+    outcome = _check(account)
     return {"ok": outcome.result is Result.ACCEPTED, "detail": outcome.detail, "code": outcome.code}
 
 
-def _check(request: Request, session: Session, row: Mailer, account: Account) -> Outcome:
+def _check(account: Account) -> Outcome:
     provider = open_provider(account)
     try:
-        outcome = provider.check()
-        if rotated := provider.rotated_credentials:
-            sealed = services(request).vault.seal(mailer_purpose(row.id), rotated)
-            unchanged = (Mailer.id == row.id, Mailer.sealed_credentials == row.sealed_credentials)
-            session.execute(update(Mailer).where(*unchanged).values(sealed_credentials=sealed))
-            session.commit()
-        return outcome
+        return provider.check()
     finally:
         provider.close()
 

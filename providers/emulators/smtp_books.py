@@ -3,7 +3,7 @@
 import ssl
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,7 +46,18 @@ class Offer:
     """User -> password. With any user, or any token, mail is taken after AUTH only."""
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """User -> OAuth access token, for XOAUTH2."""
+    knows_token: Callable[[str], bool] | None = field(default=None, repr=False)
+    """Whether an access token is good for any user, besides ``tokens``: the word of an OAuth emulator."""
     mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "XOAUTH2")
+
+    @property
+    def wants_login(self) -> bool:
+        return bool(self.passwords or self.tokens or self.knows_token)
+
+    def takes(self, username: str, token: str) -> bool:
+        """Whether this access token lets the user in."""
+        known = self.knows_token is not None and self.knows_token(token)
+        return known or self.tokens.get(username) == token
 
 
 class Books:

@@ -167,7 +167,7 @@ class Conversation:
         return [name for name, offered in named.items() if offered]
 
     def _auth_needed(self) -> bool:
-        return bool(self._books.offer.passwords or self._books.offer.tokens)
+        return self._books.offer.wants_login
 
     def _helo(self, _: str) -> None:
         self._reset()
@@ -217,7 +217,7 @@ class Conversation:
     def _xoauth2(self, initial: str) -> str | None:
         blob = base64.b64decode(initial or self._challenge(b""), validate=True).decode()
         found = re.fullmatch("user=(.*)\x01auth=Bearer (.*)\x01\x01", blob)
-        if found and self._books.offer.tokens.get(found[1]) == found[2]:
+        if found and self._books.offer.takes(found[1], found[2]):
             return found[1]
         if self._challenge(json.dumps({"status": "400", "schemes": "bearer"}).encode()):
             raise ValueError("only an empty line may follow")

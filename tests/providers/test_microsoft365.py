@@ -1,13 +1,13 @@
 """Microsoft 365 against its emulator: drafts, sends, uploads, tokens, notifications."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from providers.base import BadSignature, HookRequest, Lookup, Mailbox, OutboundEmail, Result
+from providers.base import BadSignature, HookRequest, Lookup, Mailbox, NotKept, OutboundEmail, Result
 from providers.emulators.http import Fault, Reply
 from providers.emulators.microsoft365 import Mail, Microsoft365Emulator, oauth_error
 from providers.microsoft365 import Microsoft365, validation_token
@@ -371,17 +371,30 @@ def test_a_token_refused_for_good_is_a_matter_of_credentials(
     assert (outcome.result, outcome.code) == (Result.CREDENTIALS, "401/InvalidAuthenticationToken")
 
 
-def test_a_rotated_refresh_token_is_handed_to_the_worker(
-    microsoft: Microsoft365Emulator, adapter: Microsoft365
-) -> None:
-    given = microsoft.refresh_tokens[-1]
-    assert adapter.rotated_credentials is None
+def test_a_rotated_refresh_token_is_kept_and_used_for_the_next_renewal(microsoft: Microsoft365Emulator) -> None:
+    stored: dict[str, Any] = dict(microsoft.credentials())
+
+    def keep(renew: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> Mapping[str, Any]:
+        stored.update(renew(stored) or {})
+        return stored
+
+    adapter = Microsoft365(replace(account("microsoft365", microsoft, **microsoft.credentials()), keeper=keep))
     adapter.send([mail()])
-    assert microsoft.refresh_tokens[-1] != given
-    assert adapter.rotated_credentials == {
-        **adapter.account.credentials,
-        "refresh_token": microsoft.refresh_tokens[-1],
-    }
+    assert stored["refresh_token"] == microsoft.refresh_tokens[-1] != adapter.account.credentials["refresh_token"]
+    microsoft.refresh_tokens = microsoft.refresh_tokens[-1:]
+    microsoft.expire_tokens()
+    assert adapter.send([mail()])[0].result is Result.ACCEPTED
+    adapter.close()
+
+
+def test_a_renewal_that_cannot_be_kept_only_delays_the_mail(microsoft: Microsoft365Emulator) -> None:
+    def away(renew: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> Mapping[str, Any]:
+        raise NotKept("the database is away")
+
+    adapter = Microsoft365(replace(account("microsoft365", microsoft, **microsoft.credentials()), keeper=away))
+    assert adapter.send([mail()])[0].result is Result.TRANSIENT
+    assert not microsoft.mails
+    adapter.close()
 
 
 def test_a_revoked_grant_asks_for_a_reconnect_and_sends_nothing(

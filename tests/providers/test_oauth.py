@@ -15,16 +15,13 @@ from providers.emulators.http import Call, Fault, Reply
 from providers.guard import Guard
 from providers.oauth import (
     AccessTokens,
-    ClientRefused,
-    TokenError,
-    TokenRevoked,
-    TokenUnavailable,
     authorization_url,
     code_challenge,
     code_verifier,
     exchange_code,
     revoke,
 )
+from providers.tokens import ClientRefused, TokenError, TokenRevoked, TokenUnavailable
 from tests.providers.samples import QUICK, account
 
 GOOD = {"client_id": "client", "client_secret": "client-secret", "refresh_token": "refresh-token"}

@@ -57,7 +57,7 @@ class PostmarkHouse(House):
 
     def hand_over(self, *bodies: dict[str, Any], **headers: str) -> None:
         """The provider's calls, stored as the hook does."""
-        mailer = self.runtime.providers.mailer(self.runtime.engine, self.mailer_id)
+        mailer = self.runtime.providers.mailer(self.mailer_id)
         assert mailer is not None
         for body in bodies:
             request = HookRequest(headers=headers, query={}, body=json.dumps(body).encode())

@@ -330,7 +330,7 @@ def _suppress(house: House, address: str) -> None:
 
 
 def _claimed_or_none(house: House) -> Delivery | None:
-    mailer = house.runtime.providers.mailer(house.runtime.engine, house.mailer_id)
+    mailer = house.runtime.providers.mailer(house.mailer_id)
     assert mailer is not None
     with house.runtime.engine.begin() as connection:
         batch = lease.claim(
