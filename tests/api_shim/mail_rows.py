@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
 from api_shim.intake import accept
@@ -25,6 +24,11 @@ from tests.api_shim.conftest import Tenant
 from worker import lease
 from worker.outcome import Policy, judge, record_verdicts
 from worker.retry import Backoff
+
+POLICY = Policy(
+    now=datetime.now(UTC), backoff=Backoff((0.01,) * 50), can_ask=False, settle_seconds=0, on_uncertain="hold"
+)
+TRY_LATER = Outcome(result=Result.TRANSIENT, detail="try later")
 
 
 class Mailroom:
@@ -75,6 +79,14 @@ class Mailroom:
             session.execute(update(Message).where(Message.submission_id == accepted.submission_id).values(**changes))
             session.commit()
 
+    def begin(self) -> tuple[int, lease.Held]:
+        """Takes what is due in hand, and puts it on the wire: the lease and the first message."""
+        with self.services.engine.begin() as db:
+            batch = lease.claim(db, self.mailer_id, 0, worker="fake", batch=100, lease=timedelta(seconds=60))
+            assert batch is not None
+            record_verdicts(db, batch.lease_id, [], batch.messages)
+        return batch.lease_id, batch.messages[0]
+
     def states(self, accepted: Accepted) -> Counter[str]:
         return Counter(message.state for message in self.messages(accepted))
 
@@ -124,22 +136,13 @@ class FakeWorker:
         with self._engine.begin() as db:
             ours = record_verdicts(db, lease_id, [], messages)
         begun = [message for message in messages if message.id in ours]
-        policy = Policy(
-            now=datetime.now(UTC), backoff=Backoff((0.01,) * 50), can_ask=False, settle_seconds=0, on_uncertain="hold"
-        )
-        verdicts = [judge(message, self._answer(message), policy) for message in begun]
+        verdicts = [judge(message, self._answer(message), POLICY) for message in begun]
         time.sleep(self._random.random() * 0.01)
         with self._engine.begin() as db:
             record_verdicts(db, lease_id, verdicts)
 
     def _answer(self, message: lease.Held) -> Outcome:
         if self._random.random() < self._troubled:
-            return Outcome(result=Result.TRANSIENT, detail="try later")
+            return TRY_LATER
         self.sent.append((message.id, time.monotonic()))
         return Outcome(result=Result.ACCEPTED)
-
-
-def refresh(session: Session) -> None:
-    """Lets the session see what others have committed."""
-    session.rollback()
-    session.expire_all()

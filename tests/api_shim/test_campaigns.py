@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 from uuid import UUID
@@ -16,8 +17,9 @@ from api_shim.services import Services
 from models.event import EventType
 from models.message import UNTIL_SOMEBODY_ACTS, Followup, State
 from tests.api_shim.conftest import Tenant
-from tests.api_shim.mail_rows import Mailroom
+from tests.api_shim.mail_rows import POLICY, TRY_LATER, Mailroom
 from worker.events import NewEvent, append_events
+from worker.outcome import judge, record_verdicts
 
 
 @pytest.fixture
@@ -125,6 +127,46 @@ def test_a_mail_that_fails_while_its_campaign_is_paused_waits_with_it(client: Te
     worker.stop()
     assert answer["in_flight"] == 0
     assert {(message.state, message.due_at) for message in room.messages(accepted)} == {("queued", UNTIL_SOMEBODY_ACTS)}
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "due_at"), [("pause", "queued", UNTIL_SOMEBODY_ACTS), ("cancel", "cancelled", None)]
+)
+def test_what_comes_back_from_the_wire_long_after_a_stop_does_not_leave_again(
+    *,
+    client: TestClient,
+    room: Mailroom,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    state: str,
+    due_at: datetime | None,
+) -> None:
+    monkeypatch.setattr("api_shim.campaigns.WAIT_SECONDS", 0)
+    accepted = room.submit(campaign_id="spring")
+    lease_id, message = room.begin()
+    assert client.post(f"/v1/campaigns/spring/{action}").json()["in_flight"] == 1
+    record_verdicts(session.connection(), lease_id, [judge(message, TRY_LATER, POLICY)])
+    session.commit()
+    found = room.message(accepted)
+    assert (found.state, found.due_at, len(found.attempts)) == (state, due_at, 1)
+    told = [id_ for ids in session.scalars(select(Followup.message_ids)) for id_ in ids]
+    assert (found.id in told) == (state == "cancelled")
+
+
+def test_a_pause_waits_for_a_verdict_that_is_just_being_written(
+    client: TestClient, room: Mailroom, session: Session
+) -> None:
+    accepted = room.submit(campaign_id="spring")
+    lease_id, message = room.begin()
+    record_verdicts(session.connection(), lease_id, [judge(message, TRY_LATER, POLICY)])
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, "/v1/campaigns/spring/pause")
+        with pytest.raises(TimeoutError):
+            answer.result(0.3)
+        session.commit()
+        assert answer.result(10).json()["never_sent"] == 1
+    assert room.message(accepted).due_at == UNTIL_SOMEBODY_ACTS
 
 
 def test_cancelling_ends_what_is_not_sent_and_tells_the_follow_up(
