@@ -154,7 +154,7 @@ def routes() -> str:
     sections: dict[str, list[tuple[str, ...]]] = {}
     for route in _api_routes():
         for method in sorted(route.methods or ()):
-            row = (method, f"`/v1{route.path}`", _scope(route), _said(route))
+            row = (method, f"`/v1{route.path.replace(':path', '')}`", _scope(route), _said(route))
             sections.setdefault(str(route.tags[0]), []).append(row)
     return "\n\n".join(
         f"### {tag}\n\n{_table(('Method', 'Path', 'Scope', ''), rows)}" for tag, rows in sorted(sections.items())

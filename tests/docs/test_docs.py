@@ -134,7 +134,7 @@ def test_every_route_that_is_named_exists() -> None:
 
 def _bare(path: str) -> str:
     """A path without the names of its parameters."""
-    return re.sub(r"\{\w+\}", "{}", path)
+    return re.sub(r"\{\w+(:\w+)?\}", "{}", path)
 
 
 @EVERY_PAGE
