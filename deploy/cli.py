@@ -15,6 +15,7 @@ COMMANDS = {
     "beat": "deploy.commands.processes:beat",
     "migrate": "deploy.commands.processes:migrate",
     "version": "deploy.commands.version:version",
+    "bench": "deploy.commands.bench:bench",
     "inbox": "deploy.commands.parts:inbox",
     "fake-redis": "deploy.commands.parts:fake_redis",
     "demo": "deploy.commands.parts:demo",

@@ -1,0 +1,1 @@
+"""`postroad bench`: what this machine sends, measured on an embedded stack of its own."""

@@ -1,0 +1,95 @@
+"""What the processes of a stack cost: processor time and memory by component, read from the kernel."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from deploy.bench.report import Cost, Memory
+
+Seconds = dict[str, float]
+"""Processor time so far, by component."""
+
+
+def pids_of(stack: Mapping[str, Any]) -> dict[str, int]:
+    """Component -> main process, of a stack.json."""
+    workers = {f"worker {queue}": pid for queue, pid in stack["pids"]["workers"].items()}
+    return {name: pid for name, pid in stack["pids"].items() if name != "workers"} | workers
+
+
+def seconds_of(pid: int) -> float:
+    """Processor time of a process, its living children and those that it has waited for."""
+    return sum(_used(process) for process in _family(pid))
+
+
+def components(stack: Mapping[str, Any], connection: psycopg.Connection) -> Seconds:
+    """Of every component of a stack; PostgreSQL's is split by whom a backend serves."""
+    pids = pids_of(stack)
+    used = {name: seconds_of(pid) for name, pid in pids.items() if name != "postgres"}
+    return used | _postgres(pids["postgres"], _backends(connection))
+
+
+def costs(before: Seconds, after: Seconds, mails: int) -> list[Cost]:
+    """Microseconds for each mail, the dearest first, what is below one left out, with their sum."""
+    spent = {name: (seconds - before.get(name, 0.0)) / mails * 1e6 for name, seconds in after.items()}
+    rows = [Cost(component=name, microseconds=cost) for name, cost in spent.items() if cost >= 1]
+    rows.sort(key=lambda row: -row.microseconds)
+    return [*rows, Cost(component="sum", microseconds=sum(spent.values()))]
+
+
+def peaks(stack: Mapping[str, Any]) -> list[Memory]:
+    """The most that each process of a stack has held resident.
+
+    PostgreSQL's would each count the shared buffers, so it is one row: what all of them hold now, each page once.
+    """
+    rows = []
+    for name, pid in pids_of(stack).items():
+        if name != "postgres":
+            rows += list(_peaks(name, pid))
+    shared_out = sum(_kilobytes(process.pid, "smaps_rollup", "Pss") for process in _family(stack["pids"]["postgres"]))
+    return [*rows, Memory(process="postgres, all together", megabytes=shared_out / 1024, limited=False)]
+
+
+def _peaks(name: str, pid: int) -> Iterator[Memory]:
+    for number, process in enumerate(_family(pid)):
+        title = f"{name}, child {number}" if number else name
+        yield Memory(process=title, megabytes=_kilobytes(process.pid, "status", "VmHWM") / 1024)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    return []
+
+
+def _used(process: psutil.Process) -> float:
+    with suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
+
+
+def _backends(connection: psycopg.Connection) -> dict[int, str]:
+    query = "select pid, coalesce(nullif(application_name, ''), backend_type) from pg_stat_activity"
+    return dict(connection.execute(query).fetchall())
+
+
+def _postgres(pid: int, served: Mapping[int, str]) -> Seconds:
+    used: Seconds = {}
+    for process in _family(pid):
+        name = f"postgres for {served.get(process.pid, 'itself').removeprefix('postroad ')}"
+        used[name] = used.get(name, 0.0) + _used(process)
+    return used
+
+
+def _kilobytes(pid: int, file: str, key: str) -> int:
+    """A number from a file of /proc; 0 where there is none (another system, a process that has ended)."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1])
+    return 0

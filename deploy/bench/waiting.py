@@ -1,0 +1,56 @@
+"""What a request that waits for its outcome takes beyond the time of the provider itself."""
+
+import smtplib
+import time
+from statistics import median
+from typing import Any
+
+from deploy.bench import mails
+from deploy.bench.report import Figure, Report, percentile
+from deploy.bench.stack import BenchStack
+
+WARM_UP = 10
+
+
+def measure(stack: BenchStack, report: Report, *, requests: int) -> None:
+    """One request after the other; the provider is the local inbox."""
+    own = _provider_ms(stack, requests)
+    report.add(Figure(name="provider", title="the provider's own time, p50", value=own, unit="ms"))
+    for shape, what in (("mailbox", "sent"), ("crm", "sent and recorded")):
+        added = [took - own for took in _waits(stack, shape, requests)]
+        title = f"added by waiting until {what}"
+        report.add(
+            Figure(name=f"waiting_{shape}_p50", title=f"{title}, p50", value=percentile(added, 0.5), unit="ms"),
+            Figure(name=f"waiting_{shape}_p99", title=f"{title}, p99", value=percentile(added, 0.99), unit="ms"),
+        )
+
+
+def _waits(stack: BenchStack, shape: str, requests: int) -> list[float]:
+    """Milliseconds of each request."""
+    took = []
+    for number in range(WARM_UP + requests):
+        body = _body(shape, f"waiting{number}@example.com", stack.json)
+        began = time.monotonic()
+        stack.post("/v1/email/send", body)
+        took.append((time.monotonic() - began) * 1e3)
+    return took[WARM_UP:]
+
+
+def _body(shape: str, address: str, stack: dict[str, Any]) -> dict[str, Any]:
+    shared = {"subject": "The news of November", "contact_id": stack["contact_id"]}
+    if shape == "crm":
+        return {"to_email": address, "html_body": mails.HTML, **shared}
+    return {"to": [address], "body_html": mails.HTML, "body_text": mails.TEXT, **shared}
+
+
+def _provider_ms(stack: BenchStack, requests: int) -> float:
+    """The same mail by smtplib over an open connection."""
+    host, _, port = stack.json["inbox"]["smtp"].partition(":")
+    body = f"Subject: The news of November\r\n\r\n{mails.HTML}{mails.TEXT}".encode()
+    took = []
+    with smtplib.SMTP(host, int(port), timeout=10) as server:
+        for _ in range(requests):
+            began = time.monotonic()
+            server.sendmail(stack.json["from"], ["direct@example.com"], body)
+            took.append((time.monotonic() - began) * 1e3)
+    return median(took)

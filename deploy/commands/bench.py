@@ -1,0 +1,68 @@
+"""`postroad bench`."""
+
+import signal
+import sys
+import time
+from typing import Any
+
+import click
+
+PAGE_WIDTH = 110
+"""Columns where there is no terminal."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--mails", type=click.IntRange(1, 150_000), default=30_000, show_default=True,
+              help="Mails of the one large request.")  # fmt: skip
+@click.option("--tracking", is_flag=True, help="With open and click tracking and unsubscribe links.")
+@click.option("--all", "everything", is_flag=True, help="Waiting requests, webhooks and composing, too.")
+@click.option("--only", multiple=True, metavar="PART",
+              help="throughput, latency, intake, waiting, webhooks or compose; may be repeated.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def bench(
+    context: click.Context, mails: int, tracking: bool, everything: bool, only: tuple[str, ...], as_json: bool
+) -> None:
+    """Measure how fast this machine sends, on a stack started for it alone. Ends with 1 if mail was lost or doubled."""
+    if context.invoked_subcommand is not None:
+        return
+    from deploy.bench.run import PARTS, QUICK, Size
+
+    if unknown := sorted(set(only) - set(PARTS)):
+        raise click.UsageError(f"There is no part {', '.join(unknown)}. Parts: {', '.join(PARTS)}.")
+    parts = only or (PARTS if everything else QUICK)
+    _run(parts, Size(mails=mails, backlog=max(1, min(mails, 30_000))), as_json=as_json, tracking=tracking)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compose(as_json: bool) -> None:
+    """Measure how long making one mail takes, without a stack."""
+    from deploy.bench.run import Size
+
+    _run(("compose",), Size(), as_json=as_json)
+
+
+def _run(parts: tuple[str, ...], size: Any, *, as_json: bool, tracking: bool = False) -> None:
+    import orjson
+    from rich.console import Console
+
+    from deploy.bench.run import run
+    from deploy.bench.stack import BenchError
+
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
+    try:
+        report = run(parts, size, lambda text: _say(text, began), tracking=tracking)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2))
+    else:
+        terminal = Console(highlight=False)
+        report.print(terminal if terminal.is_terminal else Console(highlight=False, width=PAGE_WIDTH))
+    sys.exit(report.exit_code)
+
+
+def _say(text: str, began: float) -> None:
+    click.echo(f"{time.monotonic() - began:6.1f} s  {text}", err=True)
