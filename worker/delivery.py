@@ -15,17 +15,17 @@ import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from models.mailer import MailerStatus
 from models.message import OPEN, State
 from providers.base import OutboundEmail, Outcome, Provider, Result
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
 from worker.deadline import deadline
+from worker.halt import STOPS_MAILER, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts
-from worker.retry import Backoff, pause
+from worker.retry import Backoff
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -39,8 +39,6 @@ _SUPPRESSED = text("""
     select address, reason from suppression
     where workspace_id = :workspace_id and list_id = '' and address = any(:addresses)
 """)
-_THROTTLE = text("update mailer set throttled_until = clock_timestamp() + :pause where id = :id")
-_RECONNECT = text("update mailer set status = :status, status_reason = :reason where id = :id and status = 'active'")
 
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
@@ -190,21 +188,8 @@ class Delivery:
         policy = self._policy
         for (message, _), outcome in zip(begun, outcomes, strict=True):
             self._keep(message, judge(message, outcome, policy))
-            if outcome.result in STOPS_MAILER and not outcome.recipients:
-                self._stop_mailer(outcome)
-
-    def _stop_mailer(self, outcome: Outcome) -> None:
-        """The provider's word about the account, not the mail: the whole lane waits."""
-        if not self.mailer.sends:
-            return
-        self.mailer.sends = False
-        statement, parameters = (
-            (_THROTTLE, {"pause": timedelta(seconds=pause(outcome.retry_after))})
-            if outcome.result is Result.THROTTLED
-            else (_RECONNECT, {"status": MailerStatus.RECONNECT_REQUIRED, "reason": outcome.detail})
-        )
-        log.warning("mailer_stopped", mailer_id=str(self.mailer.id), why=outcome.result.value, code=outcome.code)
-        self.connection.execute(statement, {"id": self.mailer.id, **parameters})
+            if outcome.result in STOPS_MAILER and not outcome.recipients and self.mailer.sends:
+                stop(self.runtime, self.mailer, outcome)
 
     def _invite(self) -> None:
         """Rings for a second worker once the server has shown that it answers: one that hangs holds up only us."""
@@ -262,8 +247,6 @@ RECONNECT_SECONDS = 0.25
 
 NOT_COMPOSED = "could not be composed"
 """Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
-
-STOPS_MAILER = (Result.THROTTLED, Result.CREDENTIALS)
 
 
 def _without(message: Held, stopped: Mapping[str, str]) -> Held:

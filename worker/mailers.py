@@ -32,6 +32,8 @@ class OpenMailer:
         self.workspace_id: UUID = row.workspace_id
         self.provider = provider
         self.provider_name: str = row.provider
+        self.seal: str = row.seal
+        """Digest of the sealed credentials that the adapter was opened with."""
         self.on_uncertain: str = row.on_uncertain
         self.tracking_domain: str | None = row.tracking_domain
         self.throttled_until: datetime | None = row.throttled_until
