@@ -33,6 +33,8 @@ class QueueSample(Base):
     ready: Mapped[int] = mapped_column(BigInteger)
     scheduled: Mapped[int] = mapped_column(BigInteger)
     in_flight: Mapped[int] = mapped_column(BigInteger)
+    uncertain: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
     oldest_age_seconds: Mapped[float] = mapped_column(Double)
     in_per_second: Mapped[float] = mapped_column(Double)
     out_per_second: Mapped[float] = mapped_column(Double)
