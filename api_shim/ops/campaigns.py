@@ -1,0 +1,113 @@
+"""Campaigns: how far each is, and holding it, letting it go on, cancelling it, retrying what failed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from starlette.responses import Response
+
+from api_shim.campaigns import submissions_of
+from api_shim.ops.pages import Form, Visit, render
+from api_shim.pages import after, encode
+from api_shim.resources.campaigns import cancel_campaign, pause_campaign, resume_campaign, retry_failed
+from models.message import OPEN, Campaign, CampaignStatus
+from worker.moves import count_states
+
+PAGE = 20
+"""Few, because the messages of each are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A state's stretch of a progress bar that is 100 long."""
+
+    state: str
+    count: int
+    start: float
+    length: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A campaign and its messages by state; states without any are left out."""
+
+    campaign: Campaign
+    total: int
+    open: int
+    """Messages that still want something done."""
+    failed: int
+    parts: Sequence[Part]
+
+    @property
+    def can(self) -> frozenset[str]:
+        """What can be done to it now."""
+        if self.campaign.status == CampaignStatus.CANCELLED:
+            return frozenset()
+        turn = "resume" if self.campaign.status == CampaignStatus.PAUSED else "pause"
+        possible = {turn: self.open or turn == "resume", "cancel": self.open, "retry": self.failed}
+        return frozenset(name for name, is_possible in possible.items() if is_possible)
+
+
+def campaigns(visit: Visit) -> Response:
+    """``GET /ops/campaigns``."""
+    workspace_id = visit.operator.caller.workspace_id
+    kinds: list[Callable[[Any], Any]] = [datetime.fromisoformat, str]
+    newest_first = (Campaign.created_at.desc(), Campaign.id.desc())
+    beyond = after([Campaign.created_at, Campaign.id], visit.asked("cursor") or None, kinds)
+    query = select(Campaign).where(Campaign.workspace_id == workspace_id, *beyond).order_by(*newest_first)
+    rows = visit.session.scalars(query.limit(PAGE + 1)).all()
+    last = rows[PAGE - 1] if len(rows) > PAGE else None
+    return render(
+        visit,
+        "campaigns.html",
+        rows=[_progress(visit, row) for row in rows[:PAGE]],
+        cursor=encode([last.created_at.isoformat(), last.id]) if last else None,
+    )
+
+
+def _progress(visit: Visit, row: Campaign) -> Progress:
+    submissions = submissions_of(visit.session, row.workspace_id, row.id)
+    counts = count_states(visit.session, [id_ for id_, _ in submissions])
+    return Progress(
+        campaign=row,
+        total=sum(counts.values()),
+        open=sum(counts[state] for state in OPEN),
+        failed=counts["failed"],
+        parts=parts(counts),
+    )
+
+
+def parts(counts: Mapping[str, int]) -> list[Part]:
+    """The stretches of a progress bar, in the order of the states."""
+    total = sum(counts.values())
+    found: list[Part] = []
+    start = 0.0
+    for state, count in counts.items():
+        if count:
+            length = 100 * count / total
+            found.append(Part(state=state, count=count, start=start, length=length))
+            start += length
+    return found
+
+
+def pause(visit: Visit, form: Form) -> str:
+    answer = pause_campaign(form.get("id", ""), visit.session, visit.operator.caller)
+    wire = f" {answer['in_flight']} are on the wire at this moment." if answer["in_flight"] else ""
+    return f"Paused. {answer['paused']} mails are held back.{wire}"
+
+
+def resume(visit: Visit, form: Form) -> str:
+    answer = resume_campaign(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
+    return f"Goes on. {answer['resumed']} mails are due again."
+
+
+def cancel(visit: Visit, form: Form) -> str:
+    answer = cancel_campaign(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
+    return f"Cancelled. {answer['cancelled']} mails will not be sent; {answer['sent']} had been."
+
+
+def retry(visit: Visit, form: Form) -> str:
+    answer = retry_failed(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
+    return f"{answer['retried']} mails that had failed are back in the queue."

@@ -1,0 +1,93 @@
+"""One mail as the recipient gets it, composed once more for display: same content, without tracking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import cast
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.blob import Blob
+from models.content import Address, Content
+from models.message import Message, Submission
+from providers.base import Form
+from worker.compose import Compiled, Letter
+from worker.template import CompositionError
+from worker.tracking import Tracker
+
+SHOWN_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A composed mail taken apart. ``fault`` says why it could not be composed; then the rest is empty."""
+
+    fault: str = ""
+    headers: Sequence[tuple[str, str]] = ()
+    text: str | None = field(default=None, repr=False)
+    html: str | None = field(default=None, repr=False)
+    files: Sequence[tuple[str, str]] = ()
+    """Name and content type."""
+
+
+def source(session: Session, submission: Submission, message: Message, tracker: Tracker) -> bytes:
+    """The mail as a file. Raises CompositionError.
+
+    The date is that of the outcome. Opening it reports nothing: links and images are those of the author.
+    """
+    content = Content.from_json(submission.content)
+    quiet = replace(content.settings, open_tracking=False, click_tracking=False)
+    content = replace(content, settings=quiet)
+    compiled = Compiled(
+        content,
+        seed=submission.id,
+        form=Form.MIME,
+        files=_files(session, submission.workspace_id, content),
+        tracker=tracker,
+        workspace=submission.workspace_id,
+    )
+    letter = Letter(
+        message_id=message.id,
+        rfc_message_id=message.rfc_message_id,
+        recipients=tuple(message.recipients),
+        to=Address(message.recipients[0], message.recipient_name) if content.individual else None,
+        variables=message.variables,
+        date=message.finished_at or message.created_at,
+    )
+    return compiled.email(letter).mime or b""
+
+
+def shown(session: Session, submission: Submission, message: Message, tracker: Tracker) -> Shown:
+    """The parts of the mail that a page shows."""
+    try:
+        mail = _parse(source(session, submission, message, tracker))
+    except CompositionError as error:
+        return Shown(fault=str(error))
+    return Shown(
+        headers=[(name, "".join(str(value).splitlines())) for name, value in mail.raw_items()],
+        text=_body(mail, "plain"),
+        html=_body(mail, "html"),
+        files=[(part.get_filename() or "unnamed", part.get_content_type()) for part in mail.iter_attachments()],
+    )
+
+
+def _parse(raw: bytes) -> EmailMessage:
+    return message_from_bytes(raw, policy=policy.default)
+
+
+def _files(session: Session, workspace_id: UUID, content: Content) -> dict[str, bytes]:
+    hashes = {attachment.sha256 for attachment in content.attachments}
+    if not hashes:
+        return {}
+    mine = (Blob.workspace_id == workspace_id, Blob.sha256.in_(hashes))
+    return dict(session.execute(select(Blob.sha256, Blob.data).where(*mine)).tuples().all())
+
+
+def _body(mail: EmailMessage, kind: str) -> str | None:
+    part = mail.get_body((kind,))
+    if part is None:
+        return None
+    return cast(bytes, part.get_payload(decode=True)).decode("utf-8", "replace")[:SHOWN_CHARACTERS]
