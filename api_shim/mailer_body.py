@@ -29,7 +29,9 @@ class Caps(BaseModel):
 class MailerChange(BaseModel):
     """What can be changed; a field that is left out stays as it is. Lists and objects are replaced as a whole."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"name": "relay", "caps": {"per_second": 50, "connections": 4}}}
+    )
 
     name: Name = ""
     from_: Annotated[list[Email], Field(alias="from", max_length=1000)] = []

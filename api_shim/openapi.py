@@ -113,7 +113,7 @@ def api_routes(routers: tuple[APIRouter, ...]) -> Iterator[APIRoute]:
 def scopes_of(routers: tuple[APIRouter, ...]) -> dict[tuple[str, str], str]:
     """Method in lower case and whole path -> the scope that it asks for. Public routes are not in it."""
     return {
-        (method.lower(), BASE + route.path): scope
+        (method.lower(), BASE + route.path_format): scope
         for route in api_routes(routers)
         for scope in _scopes(route.dependant)
         for method in route.methods or ()

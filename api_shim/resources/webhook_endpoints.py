@@ -11,13 +11,15 @@ from sqlalchemy.orm import Session
 
 from api_shim.audit import audit
 from api_shim.auth import Caller
-from api_shim.errors import ApiError, Fault
+from api_shim.errors import ApiError, Fault, Missing
 from api_shim.http import SessionDep, caller_with, services
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from api_shim.replay import unpark
 from api_shim.text import Name, Text
+from api_shim.unchanged import UNCHANGED
 from models.base import from_ulid, ulid, uuid7
 from models.event import WIRE_NAMES
+from models.message import Submission
 from models.webhook import EndpointStatus, WebhookEndpoint
 from worker import deliveries
 from worker.bell import endpoint_lane
@@ -44,9 +46,6 @@ def _is_ref_id(value: str) -> str:
         raise ValueError("is not a ULID of 26 characters; use the ref_id that the send answered")
     return ulid(key)
 
-
-UNCHANGED: Any = None
-"""Default of a field that a change leaves as it is; unlike an optional field it does not take ``null``."""
 
 Url = Annotated[Text, StringConstraints(min_length=1, max_length=2048)]
 Events = Annotated[list[Text], Field(min_length=1, max_length=100), AfterValidator(_known)]
@@ -128,8 +127,9 @@ def create_endpoint(body: EndpointBody, request: Request, session: SessionDep, c
     """Registers an endpoint. The answer holds its signing secret, which is never shown again."""
     _check_url(request, session, body.url)
     id_, secret = uuid7(), new_secret()
+    columns = _columns(session, caller, body)
     row = WebhookEndpoint(
-        id=id_, workspace_id=caller.workspace_id, sealed_secret=_sealed(request, id_, secret), **_columns(body)
+        id=id_, workspace_id=caller.workspace_id, sealed_secret=_sealed(request, id_, secret), **columns
     )
     session.add(row)
     session.flush()
@@ -168,7 +168,7 @@ def change_endpoint(
     if "url" in body.model_fields_set:
         _check_url(request, session, body.url)
     row = find_endpoint(session, caller, id, lock=True)
-    columns = _columns(body)
+    columns = _columns(session, caller, body)
     status = columns.pop("status", None)
     for name, value in columns.items():
         setattr(row, name, value)
@@ -221,12 +221,23 @@ def _sealed(request: Request, id_: UUID, secret: str) -> bytes:
     return services(request).vault.seal(SECRET_PURPOSE.format(id=id_), {"secret": secret})
 
 
-def _columns(body: EndpointBody | EndpointChange) -> dict[str, Any]:
+def _columns(session: Session, caller: Caller, body: EndpointBody | EndpointChange) -> dict[str, Any]:
     """The body as columns; of a change only what it names."""
     values = body.model_dump(exclude_unset=isinstance(body, EndpointChange))
     if values.get("ref_id"):
-        values["ref_id"] = from_ulid(values["ref_id"])
+        values["ref_id"] = _submission(session, caller, values["ref_id"])
     return values
+
+
+def _submission(session: Session, caller: Caller, ref_id: str) -> UUID | None:
+    """The caller's submission with this ref_id. Raises VALIDATION_ERROR naming it if there is none."""
+    mine = select(Submission.id).where(
+        Submission.id == from_ulid(ref_id), Submission.workspace_id == caller.workspace_id
+    )
+    found = session.scalar(mine)
+    if found is None:
+        raise ApiError("VALIDATION_ERROR", missing=[Missing("ref_id", ref_id)])
+    return found
 
 
 def _set_status(session: Session, row: WebhookEndpoint, status: EndpointStatus) -> None:

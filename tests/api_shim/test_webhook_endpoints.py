@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models.base import ulid, uuid7
+from api_shim.services import Services
+from models.base import ulid
+from tests.api_shim.conftest import Tenant
+from tests.api_shim.test_send import add_mailer, body
 
 URL = "http://127.0.0.1:9000/hook"
 
@@ -17,8 +20,9 @@ def register(client: TestClient, **fields: Any) -> dict[str, Any]:
     return made
 
 
-def test_a_new_endpoint_answers_its_secret_once(client: TestClient) -> None:
-    ref_id = ulid(uuid7())
+def test_a_new_endpoint_answers_its_secret_once(client: TestClient, app_services: Services, tenant: Tenant) -> None:
+    mail = body(add_mailer(app_services, tenant))
+    ref_id = client.post("/v1/email/send", json=mail).json()["ref_id"]
     made = register(client, events=["MAIL_BOUNCED", "MAIL_SPAM"], campaign_id="spring", ref_id=ref_id, max_batch=50)
     assert made["secret"].startswith("whsec_")
     found = client.get(f"/v1/webhook-endpoints/{made['id']}").json()
@@ -26,6 +30,13 @@ def test_a_new_endpoint_answers_its_secret_once(client: TestClient) -> None:
     assert (found["events"], found["campaign_id"]) == (["MAIL_BOUNCED", "MAIL_SPAM"], "spring")
     assert (found["ref_id"], found["max_batch"]) == (ref_id, 50)
     assert (found["status"], found["ordered"]) == ("active", False)
+
+
+def test_an_endpoint_for_a_submission_that_is_not_there_is_refused(client: TestClient) -> None:
+    ref_id = ulid(uuid7())
+    answer = client.post("/v1/webhook-endpoints", json={"url": URL, "ref_id": ref_id})
+    assert answer.status_code == 400
+    assert answer.json()["details"] == {"missing_entities": [{"field": "ref_id", "id": ref_id}]}
 
 
 def test_all_events_one_at_a_time_are_the_default(client: TestClient) -> None:

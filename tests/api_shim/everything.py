@@ -1,0 +1,287 @@
+"""One of everything in a workspace, and a call that fits each documented route.
+
+A route with a parameter that `PLACES` does not know, or an id in a body that `LINKS` does not know, fails the tests
+that walk the routes: whoever adds one says here what it names.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from api_shim.docs.reading import Reader
+from api_shim.services import Services
+from models.event import EventType
+from tests.api_shim.conftest import Tenant, as_caller, new_tenant
+from tests.api_shim.record_rows import add_inbound, add_log, add_thread
+from worker.events import NewEvent, append_events
+
+Json = dict[str, Any]
+
+PLACES: Mapping[str, str] = {
+    "/contacts/{id}": "contact",
+    "/deals/{id}": "deal",
+    "/opportunities/{id}": "deal",
+    "/customers/{id}": "customer",
+    "/companies/{id}": "customer",
+    "/mailers/{id}": "mailer",
+    "/users/{id}": "user",
+    "/keys/{id}": "key",
+    "/suppressions/{id}": "suppression",
+    "/webhook-endpoints/{id}": "endpoint",
+    "/webhook-endpoints/{id}/deliveries/{delivery_id}": "delivery",
+    "/submissions/{ref_id}": "submission",
+    "/messages/{message_id}": "message",
+    "/email/threads/{thread_id}": "thread",
+    "/email/logs/{message_id}": "log",
+    "/email/configs/{config_id}": "config",
+    "/campaigns/{id}": "campaign",
+    "/templates/{id}": "template",
+    "/templates/{id}/versions/{version}": "version",
+}
+"""Path up to a parameter -> what the parameter names."""
+
+LINKS: Mapping[str, str] = {
+    "contact_id": "contact",
+    "deal_id": "deal",
+    "opportunity_id": "deal",
+    "customer_id": "customer",
+    "company_id": "customer",
+    "thread_id": "thread",
+    "thread_ids": "thread",
+    "mailer_id": "mailer",
+    "fallback_id": "mailer",
+    "email_config_id": "config",
+    "user_id": "user",
+    "sender_user_id": "user",
+    "gmail_user_id": "user",
+    "template_id": "template",
+    "delivery_id": "delivery",
+    "message_id": "message",
+    "ref_id": "submission",
+}
+"""Field of a body or a query -> what its id names."""
+
+SPARE: Mapping[tuple[str, str], str] = {
+    ("delete", "/v1/mailers/{id}"): "spare_mailer",
+    ("delete", "/v1/keys/{id}"): "spare_key",
+    ("delete", "/v1/users/{id}"): "spare_user",
+    ("delete", "/v1/suppressions/{id}"): "spare_suppression",
+}
+"""Where something else is needed, because what `PLACES` names is in use."""
+
+BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] = {
+    ("post", "/v1/suppressions/import"): lambda _: b"address\nimported@example.com\n",
+    ("post", "/v1/suppressions"): lambda _: {"address": f"{uuid4().hex}@example.com"},
+    ("post", "/v1/users"): lambda _: {"email": f"{uuid4().hex}@example.com", "name": "New"},
+    ("post", "/v1/email/configs"): lambda _: {
+        "from_email_handle": f"h{uuid4().hex[:8]}",
+        "from_name": "New",
+        "staff_email": "new@example.com",
+    },
+    ("patch", "/v1/email/configs/{config_id}"): lambda _: {"from_name": "Changed"},
+    ("post", "/v1/templates"): lambda _: {"name": uuid4().hex, "subject": "New", "text": "New"},
+    ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
+    ("post", "/v1/webhook-endpoints/{id}/replay"): lambda _: {"since": "2026-01-01T00:00:00Z"},
+}
+"""Bodies where the documented example does not fit a second time or has none."""
+
+QUERIES: Mapping[tuple[str, str], Callable[["World"], dict[str, str]]] = {
+    ("delete", "/v1/suppressions"): lambda world: {"address": world["suppressed_address"]},
+}
+"""What is not optional in a query."""
+
+HEADERS: Mapping[tuple[str, str], dict[str, str]] = {
+    ("post", "/v1/suppressions/import"): {"Content-Type": "text/csv"},
+    ("post", "/v1/email/send"): {"Prefer": "respond-async"},
+    ("post", "/v1/email/reply"): {"Prefer": "respond-async"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A documented route."""
+
+    method: str
+    path: str
+    document: Json
+    reader: Reader
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.method, self.path
+
+    @property
+    def scope(self) -> str | None:
+        """The scope it says it needs."""
+        return self.document["security"][0]["bearer"][0] if self.document["security"] else None
+
+    def forms(self) -> list[Mapping[str, Any]]:
+        """The schemas its JSON body may have."""
+        content = self.document.get("requestBody", {}).get("content", {}).get("application/json", {})
+        schema = self.reader.resolved(content.get("schema", {}))
+        options = schema.get("oneOf") or schema.get("anyOf") or [schema]
+        return [form for form in map(self.reader.resolved, options) if form and form.get("type") != "null"]
+
+    def linking(self, form: Mapping[str, Any]) -> Iterator[str]:
+        """Fields of a form that hold an id, or a list of them. Ids further down would go unnoticed: there are none."""
+        for name, given in form.get("properties", {}).items():
+            inner = str(self.reader.resolved(given))
+            if "'uuid'" in inner or name in LINKS:
+                yield name
+
+    def queried(self) -> Iterator[str]:
+        """Parameters of the query that name something."""
+        for item in self.document.get("parameters", ()):
+            if item["in"] == "query" and ("'uuid'" in str(item["schema"]) or item["name"] in LINKS):
+                yield item["name"]
+
+
+def operations(document: Json) -> list[Operation]:
+    reader = Reader(document)
+    return [
+        Operation(method=method, path=path, document=found, reader=reader)
+        for path, methods in document["paths"].items()
+        for method, found in methods.items()
+    ]
+
+
+class World:
+    """A workspace with one of everything. ``world["contact"]`` is an id."""
+
+    def __init__(self, api: TestClient, services: Services) -> None:
+        self.tenant: Tenant = new_tenant(services)
+        self.client = as_caller(api, self.tenant.key)
+        self._ids: dict[str, str] = {"user": str(self.tenant.user_id)}
+        self._entities()
+        self._people()
+        self._sending()
+        with services.sessions() as session:
+            self._rows(session)
+
+    def __getitem__(self, name: str) -> str:
+        return self._ids[name]
+
+    def ids(self) -> set[str]:
+        """What nobody else may ever see."""
+        return set(self._ids.values()) - {self["version"]}
+
+    def _made(self, name: str, method: str, path: str, body: Any, *, key: str = "id", **headers: str) -> Json:
+        answer = self.client.request(method, f"/v1{path}", json=body, headers=headers)
+        assert answer.status_code in (200, 201, 202), f"{name}: {answer.text}"
+        found: Json = answer.json()
+        self._ids[name] = found[key]
+        return found
+
+    def _entities(self) -> None:
+        self._made("contact", "PUT", f"/contacts/{uuid4()}", {"email": "grace@example.com", "name": "Grace"})
+        self._made("customer", "PUT", f"/customers/{uuid4()}", {"name": "Example", "domain": "example.com"})
+        links = {"contact_id": self["contact"], "customer_id": self["customer"]}
+        self._made("deal", "PUT", f"/deals/{uuid4()}", {"name": "Order", **links})
+
+    def _people(self) -> None:
+        self._made("key", "POST", "/keys", {"name": "shop", "scopes": ["email:send"]})
+        self._made("spare_key", "POST", "/keys", {"name": "old", "scopes": ["email:send"]})
+        self._made("spare_user", "POST", "/users", {"email": f"{uuid4().hex}@example.com"})
+        suppressed = f"{uuid4().hex}@example.com"
+        self._made("suppression", "POST", "/suppressions", {"address": suppressed})
+        self._made("spare_suppression", "POST", "/suppressions", {"address": f"{uuid4().hex}@example.com"})
+        self._ids["suppressed_address"] = suppressed
+
+    def _sending(self) -> None:
+        relay = {
+            "provider": "smtp", "name": "relay", "from": ["hello@demo.test"], "domains": ["demo.test"],
+            "credentials": {"host": "127.0.0.1", "port": 9, "security": "none"},
+        }  # fmt: skip
+        self._made("mailer", "POST", "/mailers", {**relay, "default": True})
+        self._made("spare_mailer", "POST", "/mailers", {**relay, "name": "spare"})
+        self._made(
+            "config",
+            "POST",
+            "/email/configs",
+            {"from_email_handle": "team", "from_name": "Team", "staff_email": "team@example.com"},
+        )
+        self._made("template", "POST", "/templates", {"name": "offer", "subject": "Offer", "html": "<p>Offer</p>"})
+        self._ids["version"] = "1"
+        hook = {"url": "http://127.0.0.1:8443/hook", "events": ["*"]}
+        self._made("endpoint", "POST", "/webhook-endpoints", hook)
+        mail = {
+            "from": {"email": "hello@demo.test"}, "to": [{"email": "ann@example.com"}], "subject": "Hello",
+            "content": [{"type": "text/plain", "value": "Hi"}], "mailer_id": self["mailer"], "settings": {},
+            "campaign_id": f"autumn-{uuid4().hex[:8]}", "contact_id": self["contact"],
+        }  # fmt: skip
+        self._made("submission", "POST", "/email/send", mail, key="ref_id")
+        self._ids["campaign"] = str(mail["campaign_id"])
+        message = self.client.get("/v1/messages", params={"ref_id": self["submission"]}).json()["data"][0]
+        self._ids["message"] = message["id"]
+
+    def _rows(self, session: Session) -> None:
+        thread = add_thread(session, self.tenant, participants=["grace@example.com"], is_read=False, has_inbound=True)
+        add_inbound(session, self.tenant, thread)
+        self._ids["thread"] = str(thread)
+        self._ids["log"] = str(add_log(session, self.tenant, thread_id=thread))
+        event = NewEvent(
+            workspace_id=self.tenant.workspace_id, type=EventType.MAILER_RECONNECT_REQUIRED, at=datetime.now(UTC)
+        )
+        append_events(session.connection(), [event])
+        session.commit()
+        path = f"/v1/webhook-endpoints/{self['endpoint']}/deliveries"
+        self._ids["delivery"] = self.client.get(path).json()["data"][0]["id"]
+
+    def path_of(self, operation: Operation) -> str:
+        """The path with this world's ids. Fails where nobody has said what a parameter names."""
+        template = operation.path.removeprefix("/v1")
+        spare = SPARE.get(operation.key)
+
+        def named(found: re.Match[str]) -> str:
+            place = template[: found.end()]
+            if place not in PLACES:
+                pytest.fail(f"{operation.name}: add {place} to PLACES in everything.py, and what it names to World")
+            return self[spare or PLACES[place]]
+
+        return "/v1" + re.sub(r"\{\w+\}", named, template)
+
+    def bodies(self, operation: Operation) -> list[Any]:
+        """One body for each form of it, each with this world's ids; one None where there is no body."""
+        if own := BODIES.get(operation.key):
+            return [own(self)]
+        return [self._own(example) for form in operation.forms() for example in _examples(form)] or [None]
+
+    def _own(self, example: Any) -> Any:
+        if not isinstance(example, dict):
+            return example
+        return {name: self._ids[LINKS[name]] if name in LINKS and value else value for name, value in example.items()}
+
+    def call(
+        self,
+        operation: Operation,
+        *,
+        client: TestClient | None = None,
+        body: Any = None,
+        query: dict[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Calls a route about what is in this world, as its own workspace or as ``client``."""
+        content = {"content": body} if isinstance(body, bytes) else {} if body is None else {"json": body}
+        required = QUERIES[operation.key](self) if operation.key in QUERIES else {}
+        return (client or self.client).request(
+            operation.method.upper(),
+            self.path_of(operation),
+            params=required | (query or {}),
+            headers=HEADERS.get(operation.key, {}),
+            **content,
+        )
+
+
+def _examples(form: Mapping[str, Any]) -> list[Any]:
+    return [form["example"]] if "example" in form else list(form.get("examples", ()))
