@@ -1,6 +1,7 @@
 """The documentation says what the code does: links, names, commands and generated parts, without running anything."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 from fastapi.routing import APIRoute
@@ -171,3 +172,27 @@ def test_the_readme_shows_what_make_up_prints() -> None:
     labels = re.findall(r"^  ([a-z][a-z', ]+?) {2,}[\d,]+$", shown, re.MULTILINE)
     assert len(labels) == 7
     assert [label for label in labels if f'"{label}"' not in source] == []
+
+
+def test_the_picture_is_legible_in_light_and_dark() -> None:
+    text = (ROOT / "docs" / "path.svg").read_text()
+    ElementTree.fromstring(text)
+    light, dark = re.findall(r":root \{ ([^}]+) \}", text)
+    colours = [dict(re.findall(r"--(\w+): #(\w{6})", scheme)) for scheme in (light, dark)]
+    assert colours[0].keys() == colours[1].keys()
+    for scheme in colours:
+        for ground in ("box", "store", "page"):
+            assert _contrast(scheme["ink"], scheme[ground]) > 7
+            assert _contrast(scheme["soft"], scheme[ground]) > 4.5
+
+
+def _contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours (WCAG 2.2)."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
