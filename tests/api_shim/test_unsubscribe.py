@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from email import message_from_bytes, policy
 from html.parser import HTMLParser
 from uuid import UUID
 
@@ -11,11 +12,16 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from api_shim.app import create_app
 from api_shim.services import Services
 from api_shim.unsubscribe_page import WORDS, language_of
+from models.content import SendSettings
 from models.mailer import Suppression
+from providers.emulators.smtp import SmtpEmulator
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.test_tracking import _path, _sent
+from tests.worker.house import House
+from worker.settings import Settings
 
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
@@ -205,3 +211,20 @@ def test_it_says_so_when_the_database_is_away(api: TestClient, app_services: Ser
     finally:
         app_services.engine = kept
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+
+
+def test_the_link_of_a_mail_that_went_out_ends_the_mails(settings: Settings) -> None:
+    wanted = SendSettings(unsubscribe=True)
+    with SmtpEmulator() as server, TestClient(create_app(settings)) as api:
+        house = House(settings, server)
+        house.submit("ann@example.com", settings=wanted)
+        house.deliver_all()
+        mail = message_from_bytes(house.server.received[0].data, policy=policy.default)
+        assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        link = re.sub(r"\s", "", mail["List-Unsubscribe"]).strip("<>")
+        assert api.post("/" + _path(link), data=ONE_CLICK).status_code == 200
+        again = house.submit("Ann@example.com", settings=wanted)
+        house.deliver_all()
+        assert house.message(again).state == "suppressed"
+        assert len(house.server.received) == 1
+        house.close()
