@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from models.message import UNTIL_SOMEBODY_ACTS, Campaign, CampaignStatus, Submission
 from worker.bell import Lane
-from worker.moves import Move, Moved, in_groups, ledger, move_some
+from worker.moves import Move, Moved, in_groups, ledger, move_some, unsettled
 
 NO_CAMPAIGN = "NIL"
 
@@ -54,12 +54,6 @@ def submissions_of(session: Session, workspace_id: UUID, campaign_id: str) -> li
     return [(row.id, row.total) for row in session.execute(query.order_by(Submission.id))]
 
 
-_ON_THE_WIRE = text("""
-    select exists (select from unnest(cast(:submissions as uuid[])) as asked (id)
-                   join message m on m.submission_id = asked.id where m.state = 'sending')
-""")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mover:
     """Moves the mail of some submissions, in transactions of its own, as long as ``still_wanted`` holds.
@@ -83,12 +77,11 @@ class Mover:
         deadline = time.monotonic() + WAIT_SECONDS
         stopped = 0
         while True:
-            busy = self._on_the_wire()
             count, _ = self.go(move, **values)
             stopped += count
-            if not (busy or count) or time.monotonic() >= deadline or not self._wanted():
+            if not self._unsettled(move) or time.monotonic() >= deadline or not self._wanted():
                 return stopped
-            if busy and not count:
+            if not count:
                 time.sleep(POLL_SECONDS)
 
     def ledger(self) -> dict[str, Any]:
@@ -109,10 +102,10 @@ class Mover:
         self.session.commit()
         return wanted
 
-    def _on_the_wire(self) -> bool:
-        busy = self.session.execute(_ON_THE_WIRE, {"submissions": [id_ for id_, _ in self.submissions]}).scalar_one()
+    def _unsettled(self, move: Move) -> bool:
+        found = unsettled(self.session, move, [id_ for id_, _ in self.submissions])
         self.session.commit()
-        return bool(busy)
+        return found
 
 
 def set_status(session: Session, workspace_id: UUID, campaign_id: str, status: str) -> str:

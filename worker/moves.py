@@ -169,6 +169,19 @@ def _moved(row: Any) -> Moved:
     )
 
 
+_UNSETTLED = """
+    select exists (
+        select from unnest(cast(:submissions as uuid[])) as asked (id),
+        lateral (select from message where submission_id = asked.id and (state = 'sending' or {which})) m)
+"""
+
+
+def unsettled(db: Connection | Session, move: Move, submissions: Sequence[UUID]) -> bool:
+    """Whether anything is on the wire, or could still be moved, at one moment."""
+    parameters = {"submissions": list(submissions), "held": UNTIL_SOMEBODY_ACTS}
+    return bool(db.execute(text(_UNSETTLED.format(which=move.which)), parameters).scalar_one())
+
+
 _COUNT = text(f"""
     select m.state, {_AT_THE_PROVIDER} as at_the_provider, count(*) as number
     from unnest(cast(:submissions as uuid[])) as asked (id) join message m on m.submission_id = asked.id

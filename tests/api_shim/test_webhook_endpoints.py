@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api_shim.services import Services
-from models.base import ulid
+from models.base import ulid, uuid7
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.test_send import add_mailer, body
 
