@@ -1,7 +1,9 @@
 """What providers report, applied on a real database."""
 
 import copy
+import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +21,7 @@ from tests.worker.house import settings_for
 from tests.worker.postmark_house import PostmarkHouse
 from worker.beat import due_lanes
 from worker.bell import REPORTS_LANE
+from worker.reports import apply_reports
 from worker.settings import Settings
 
 
@@ -344,3 +347,34 @@ def test_the_same_reports_in_any_order_and_number_leave_the_same_behind(
         {"ann@example.com": "complaint"},
         sorted(["email_sent", "email_opened", "email_bounced"] * 3),
     )
+
+
+def test_several_workers_at_once_leave_each_event_once(house: PostmarkHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.reports.BATCH", 5)
+    sent = [house.sent(f"user{number}@example.com", links=house.links) for number in range(8)]
+    bodies = [
+        body
+        for _, mail in sent
+        for body in (
+            house.postmark.report("Delivery", mail),
+            house.postmark.bounce(mail, ID=uuid4().int),
+            house.postmark.report("Open", mail, UserAgent="Firefox"),
+        )
+    ]
+    random.Random(1).shuffle(bodies)
+    for body in bodies * 4:
+        house.hand_over(body)
+
+    def worker() -> None:
+        while house.scalar("select count(*) from provider_report where mailer_id = :m"):
+            apply_reports(house.runtime)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(worker) for _ in range(4)]:
+            done.result(60)
+    for accepted, _ in sent:
+        message = house.message(accepted)
+        assert (message.state, _status(house, message.id)) == ("bounced", "bounced")
+        assert sorted(house.events(message.id)) == ["accepted", "bounced", "delivered", "opened"]
+    cursors = [row["cursor"] for row in house.rows("select cursor from event where workspace_id = :w order by 1")]
+    assert cursors == list(range(1, len(cursors) + 1))
