@@ -91,6 +91,32 @@ GENERAL: Final = {
 }  # fmt: skip
 """Status -> the code that any resource may answer with it. All others are peculiar to some."""
 
+_TAKEN: Final = "Another one has that name or address."
+_TOO_LATE: Final = "Its state does not allow it any more."
+_DISABLED: Final = "The endpoint is disabled."
+CONFLICTS: Final[Mapping[str, str]] = {
+    "DELETE /v1/mailers/{id}": "The mailer has mail that is not finished.",
+    "DELETE /v1/users/{id}": "The user owns mailers.",
+    **dict.fromkeys(
+        (
+            "POST /v1/users", "PUT /v1/users/{id}", "POST /v1/email/configs", "PATCH /v1/email/configs/{config_id}",
+            "POST /v1/templates", "PUT /v1/templates/{id}", "PATCH /v1/templates/{id}",
+        ),
+        _TAKEN,
+    ),
+    **dict.fromkeys(("POST /v1/webhook-endpoints/{id}/test", "POST /v1/webhook-endpoints/{id}/replay"), _DISABLED),
+    **dict.fromkeys(
+        (
+            "PATCH /v1/submissions/{ref_id}", "POST /v1/submissions/{ref_id}/retry-failed",
+            "POST /v1/messages/{message_id}/cancel", "POST /v1/messages/{message_id}/retry",
+            "POST /v1/messages/{message_id}/mark-sent", "POST /v1/campaigns/{id}/pause",
+            "POST /v1/campaigns/{id}/resume", "POST /v1/campaigns/{id}/retry-failed",
+        ),
+        _TOO_LATE,
+    ),
+}  # fmt: skip
+"""Operation -> why it may answer 409."""
+
 
 class Api(FastAPI):
     """The application, with the whole of its documentation."""
@@ -198,6 +224,8 @@ def _complete(path: str, method: str, found: dict[str, Any], scope: str | None) 
         del answers["422"]
     for status in _errors_of(path, found, is_public=not security):
         answers.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
+    if why := CONFLICTS.get(f"{method.upper()} {path}"):
+        answers["409"] = {**_error(GENERAL[409]), "description": why}
     for status, answer in answers.items():
         _complete_answer(f"{method.upper()} {path}", status, answer)
     found["responses"] = dict(sorted(answers.items()))

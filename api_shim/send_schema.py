@@ -109,9 +109,7 @@ ERROR_SCHEMAS: Final = {Shape.CRM: "Error", Shape.MAILBOX: "MailboxError", Shape
 STATUSES: Final = (400, 401, 403, 409, 413, 415, 422, 429, 502, 503)
 """What a send may answer beside success, in each of the three envelopes."""
 
-_ELSEWHERE: Final = frozenset(
-    {"FROM_EMAIL_NOT_WRITABLE", "INVALID_FROM_EMAIL_HANDLE", "GMAIL_USER_REQUIRED", "CONFLICT"}
-)
+_ELSEWHERE: Final = frozenset({"FROM_EMAIL_NOT_WRITABLE", "INVALID_FROM_EMAIL_HANDLE", "GMAIL_USER_REQUIRED"})
 """Codes of these statuses that other routes answer."""
 
 HEADERS: Final = {

@@ -45,7 +45,8 @@ def get_submission(ref_id: str, session: SessionDep, caller: Reader) -> dict[str
 def show_submission(session: Session, row: Submission) -> dict[str, Any]:
     counts = dict.fromkeys((state.value for state in State), 0)
     grouped = select(Message.state, func.count()).where(Message.submission_id == row.id).group_by(Message.state)
-    counts.update(session.execute(grouped).tuples().all())
+    for state, count in session.execute(grouped):
+        counts[state] = count
     is_open = any(counts[state] for state in OPEN)
     finished_at = None
     if not is_open:

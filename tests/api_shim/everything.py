@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from api_shim.docs.reading import Reader
 from api_shim.services import Services
 from models.event import EventType
+from models.message import UNTIL_SOMEBODY_ACTS, Message, State
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
 from tests.api_shim.record_rows import add_inbound, add_log, add_thread
 from worker.events import NewEvent, append_events
@@ -74,6 +76,11 @@ SPARE: Mapping[tuple[str, str], str] = {
     ("delete", "/v1/keys/{id}"): "spare_key",
     ("delete", "/v1/users/{id}"): "spare_user",
     ("delete", "/v1/suppressions/{id}"): "spare_suppression",
+    ("delete", "/v1/opportunities/{id}"): "spare_deal",
+    ("delete", "/v1/companies/{id}"): "spare_customer",
+    ("post", "/v1/messages/{message_id}/cancel"): "spare_message",
+    ("post", "/v1/messages/{message_id}/retry"): "uncertain_message",
+    ("post", "/v1/messages/{message_id}/mark-sent"): "unclear_message",
 }
 """Where something else is needed, because what `PLACES` names is in use."""
 
@@ -189,6 +196,8 @@ class World:
         self._made("customer", "PUT", f"/customers/{uuid4()}", {"name": "Example", "domain": "example.com"})
         links = {"contact_id": self["contact"], "customer_id": self["customer"]}
         self._made("deal", "PUT", f"/deals/{uuid4()}", {"name": "Order", **links})
+        self._made("spare_deal", "PUT", f"/deals/{uuid4()}", {"name": "Offer"})
+        self._made("spare_customer", "PUT", f"/customers/{uuid4()}", {"name": "Sample"})
 
     def _people(self) -> None:
         self._made("key", "POST", "/keys", {"name": "shop", "scopes": ["email:send"]})
@@ -216,15 +225,22 @@ class World:
         self._ids["version"] = "1"
         hook = {"url": "http://127.0.0.1:8443/hook", "events": ["*"]}
         self._made("endpoint", "POST", "/webhook-endpoints", hook)
+        campaign = f"autumn-{uuid4().hex[:8]}"
+        self._ids["campaign"] = campaign
+        (self._ids["message"],) = self._sent("submission", 1, campaign_id=campaign, contact_id=self["contact"])
+        names = ("spare_message", "uncertain_message", "unclear_message")
+        self._ids |= dict(zip(names, self._sent("spare_submission", 3), strict=True))
+
+    def _sent(self, name: str, count: int, **fields: str) -> list[str]:
+        """Sends to so many; the ids of the messages."""
         mail = {
-            "from": {"email": "hello@demo.test"}, "to": [{"email": "ann@example.com"}], "subject": "Hello",
-            "content": [{"type": "text/plain", "value": "Hi"}], "mailer_id": self["mailer"], "settings": {},
-            "campaign_id": f"autumn-{uuid4().hex[:8]}", "contact_id": self["contact"],
+            "from": {"email": "hello@demo.test"}, "to": [{"email": f"p{n}@example.com"} for n in range(count)],
+            "subject": "Hello", "content": [{"type": "text/plain", "value": "Hi"}], "mailer_id": self["mailer"],
+            "settings": {}, **fields,
         }  # fmt: skip
-        self._made("submission", "POST", "/email/send", mail, key="ref_id")
-        self._ids["campaign"] = str(mail["campaign_id"])
-        message = self.client.get("/v1/messages", params={"ref_id": self["submission"]}).json()["data"][0]
-        self._ids["message"] = message["id"]
+        self._made(name, "POST", "/email/send", mail, key="ref_id")
+        listed = self.client.get("/v1/messages", params={"ref_id": self[name]}).json()["data"]
+        return [message["id"] for message in listed]
 
     def _rows(self, session: Session) -> None:
         thread = add_thread(session, self.tenant, participants=["grace@example.com"], is_read=False, has_inbound=True)
@@ -235,6 +251,9 @@ class World:
             workspace_id=self.tenant.workspace_id, type=EventType.MAILER_RECONNECT_REQUIRED, at=datetime.now(UTC)
         )
         append_events(session.connection(), [event])
+        unclear = [UUID(self["uncertain_message"]), UUID(self["unclear_message"])]
+        held = {"state": State.UNCERTAIN, "due_at": UNTIL_SOMEBODY_ACTS}
+        session.execute(update(Message).where(Message.id.in_(unclear)).values(**held))
         session.commit()
         path = f"/v1/webhook-endpoints/{self['endpoint']}/deliveries"
         self._ids["delivery"] = self.client.get(path).json()["data"][0]["id"]
