@@ -138,7 +138,7 @@ class Ticker:
                     log.warning("leases_recovered", messages=recovered)
             with self.runtime.engine.connect() as connection:
                 due = set(due_lanes(connection))
-            self._ring(due)
+            self._ring(due - self.runtime.pace.resting(due))
         except (SQLAlchemyError, redis.RedisError) as error:
             log.warning("tick_failed", error=type(error).__name__, next=f"again in {TICK_SECONDS} s")
 

@@ -46,18 +46,21 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     mailer = runtime.providers.mailer(mailer_id)
     if mailer is None or not mailer.sends:
         return 0
-    size, longest = (
-        mailer.provider.batch,
-        max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS),
-    )
+    allowed = runtime.pace.take(mailer, priority, mailer.provider.batch)
+    if not allowed:
+        return 0
+    longest = max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS)
     with runtime.engine.begin() as connection:
         batch = lease.claim(
-            connection, mailer_id, priority, worker=runtime.name, batch=size, lease=timedelta(seconds=longest * 1.1)
+            connection, mailer_id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
     if batch is None:
+        runtime.pace.settle(mailer, allowed, 0)
         return 0
+    started = time.monotonic()
     with deadline(longest), closing(Delivery(runtime, mailer, batch)) as delivery:
         delivery.run()
+    runtime.pace.settle(mailer, allowed, delivery.attempted, time.monotonic() - started)
     return len(batch.messages)
 
 
@@ -70,6 +73,8 @@ class Delivery:
         self.batch = batch
         self.unwritten: list[Verdict] = []
         """Verdicts that no commit has taken yet."""
+        self.attempted = 0
+        """How many mails were handed to the provider."""
         self._invited = False
         self.connection = self._connect()
         ids = {message.submission_id for message in batch.messages}
@@ -177,6 +182,7 @@ class Delivery:
     def _send(self, begun: Sequence[Composed]) -> None:
         if not begun:
             return
+        self.attempted += len(begun)
         try:
             outcomes = self._provider.send([email for _, email in begun])
         except Exception as error:

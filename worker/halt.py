@@ -47,6 +47,8 @@ def stop(runtime: Runtime, mailer: OpenMailer, outcome: Outcome) -> None:
 
 
 def _throttle(runtime: Runtime, mailer: OpenMailer, outcome: Outcome) -> None:
+    if outcome.retry_after is None:
+        runtime.pace.slow_down(mailer)
     with runtime.engine.begin() as connection:
         connection.execute(_THROTTLE, {"id": mailer.id, "pause": timedelta(seconds=pause(outcome.retry_after))})
 

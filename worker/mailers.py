@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,21 @@ def mailer_purpose(mailer_id: UUID) -> str:
     return f"mailer:{mailer_id}"
 
 
+PACED = ("per_second", "per_minute", "per_day")
+LEARNED_SECONDS = 7200
+"""How long it is remembered that a mailer was throttled."""
+
+
+def caps_in_force(provider: str, caps: Mapping[str, Any], base_url: str | None) -> dict[str, int]:
+    """The limits that pace a mailer, by name: its own, else what its provider allows. A missing name has no limit.
+
+    Behind a ``base_url`` stands another server, of whose limits nothing is known beforehand.
+    """
+    defaults = adapter(provider).default_caps if base_url is None else {}
+    named = {name: caps.get(name) or defaults.get(name) for name in PACED}
+    return {name: count for name, count in named.items() if count}
+
+
 class OpenMailer:
     """A mailer as read for one task, with its adapter."""
 
@@ -36,12 +52,16 @@ class OpenMailer:
         """Digest of the sealed credentials that the adapter was opened with."""
         self.on_uncertain: str = row.on_uncertain
         self.tracking_domain: str | None = row.tracking_domain
+        self.caps = caps_in_force(row.provider, row.caps, row.base_url)
+        self.learning: bool = row.learning
+        """It was throttled not long ago: what was learned from that is asked for."""
         self.throttled_until: datetime | None = row.throttled_until
         self.sends: bool = row.status == MailerStatus.ACTIVE and not row.throttled
 
 
 _MAILER = text("""
-    select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal
+    select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal,
+        coalesce(throttled_until > clock_timestamp() - make_interval(secs => :learned), false) as learning
     from mailer where id = :id and deleted_at is null
 """)
 
@@ -59,7 +79,7 @@ class Providers:
     def mailer(self, mailer_id: UUID) -> OpenMailer | None:
         """The mailer with its adapter, or None if it was deleted."""
         with self._engine.connect() as connection:
-            row = connection.execute(_MAILER, {"id": mailer_id}).one_or_none()
+            row = connection.execute(_MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS}).one_or_none()
         return None if row is None else OpenMailer(row, self._adapter(row))
 
     def _adapter(self, row: Any) -> Provider:

@@ -12,6 +12,7 @@ from worker.app import celery_app
 from worker.bell import Bells
 from worker.mailers import Providers
 from worker.notify import Notifier
+from worker.pace import Pace
 from worker.settings import Settings
 from worker.submissions import Submissions
 from worker.tracking import Tracker
@@ -34,6 +35,7 @@ class Runtime:
             settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
         )
         self.bells = Bells(celery or celery_app(settings), self.redis)
+        self.pace = Pace(self.redis, self.bells)
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
