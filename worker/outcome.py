@@ -216,16 +216,15 @@ _RECORD = f"""
     ), outbox as (
         insert into followup (message_ids)
         select array_agg(id) from written where finished having count(*) > 0
-    ), announced as (
-        select pg_notify('{OUTCOME_CHANNEL}', id::text) from written where finished and awaited
     ), begun as (
         update message set state = 'sending', tries = tries + 1
         where id = any(:begin) and lease_id = :lease_id and state = 'claimed'
         returning id
     )
-    select id, false as begun from written union all select id, true from begun
-    union all select id, true from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
-    union all select null, null from announced where false
+    select id, false as begun, case when finished and awaited then pg_notify('{OUTCOME_CHANNEL}', id::text)::text end
+    from written
+    union all select id, true, null from begun
+    union all select id, true, null from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
 """  # noqa: S608 -- a constant
 
 _RECORD_OUTCOMES = text(_RECORD.format(campaign="null::text"))
@@ -261,11 +260,11 @@ def record_verdicts(
     returns = any(verdict.state is State.QUEUED for verdict in verdicts)
     statement = _RECORD_RETURNS if returns else _RECORD_OUTCOMES
     done = connection.execute(statement, parameters | {"held": UNTIL_SOMEBODY_ACTS}).all()
-    written = {id_ for id_, begun in done if not begun}
+    written = {id_ for id_, begun, _ in done if not begun}
     if late := {verdict.message_id for verdict in verdicts} - written:
         overtaken = [row for row in rows if row["message_id"] in late]
         connection.execute(_LATE, {"verdicts": orjson.dumps(overtaken).decode()})
-    return {id_ for id_, begun in done if begun}
+    return {id_ for id_, begun, _ in done if begun}
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

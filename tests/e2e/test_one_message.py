@@ -157,3 +157,13 @@ def _tomorrow() -> str:
     from datetime import UTC, datetime, timedelta
 
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+
+def test_a_waiting_request_is_answered_as_soon_as_the_outcome_is_known(client: Client) -> None:
+    crm = {"to_email": "quick@example.com", "subject": "A", "html_body": "<p>a</p>"}
+    mailbox = {"to": "quick@example.com", "subject": "A", "body_text": "a"}
+    for body in (crm, mailbox):
+        client.send(body)  # the first one opens connections
+        answer = client.send(body)
+        assert answer.status_code == 200
+        assert answer.elapsed.total_seconds() < 2.0
