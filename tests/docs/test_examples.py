@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from api_shim.send import WAIT_SECONDS
 from tests.conftest import Stack, wait_until
 from tests.docs.pages import BY_NAME, PAGES, Block, Page
 
@@ -101,3 +102,19 @@ def _submission(stack: Stack, ref_id: str) -> dict[str, Any]:
     answer = requests.get(f"{stack.json['api']}/v1/submissions/{ref_id}", headers=stack.auth, timeout=10)
     shown: dict[str, Any] = answer.json()
     return shown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"to_email": "grace@example.com", "subject": "Waited for", "html_body": "<p>Out, and logged.</p>"},
+        {"to": "grace@example.com", "subject": "Waited for", "body_text": "Out."},
+    ],
+    ids=["crm", "mailbox"],
+)
+def test_a_request_that_waits_is_answered_when_the_mail_is_out_and_not_when_its_time_is_up(
+    body: dict[str, str], stack: Stack
+) -> None:
+    answer = requests.post(f"{stack.json['api']}/v1/email/send", json=body, headers=stack.auth, timeout=30)
+    assert answer.json()["status"] == "sent"
+    assert answer.elapsed.total_seconds() < WAIT_SECONDS / 2
