@@ -288,3 +288,24 @@ def test_a_mail_that_cannot_be_taken_in_waits_and_holds_up_nothing(house: Postma
     assert house.message(accepted).state == "delivered"
     [waiting] = house.rows("select error from provider_report where mailer_id = :m")
     assert waiting == {"error": "could not be applied: CheckViolation"}
+
+
+def test_a_message_id_that_came_into_another_workspace_leads_nowhere(
+    house: PostmarkHouse, configured: Settings
+) -> None:
+    stranger = PostmarkHouse(configured, house.postmark)
+    stranger.told(_inbound("<shared@client.test>"))
+    house.told(_inbound("<answer@client.test>", headers={"In-Reply-To": "<shared@client.test>"}))
+    assert _mails(house)[0].thread_id != _mails(stranger)[0].thread_id
+    stranger.close()
+
+
+def test_an_answer_is_matched_by_the_message_id_that_the_provider_put(house: PostmarkHouse) -> None:
+    accepted, _ = house.sent()
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text("update email_log set rfc_message_id = '<CAx1@mail.gmail.com>' where message_id = :id"),
+            {"id": accepted.message_id},
+        )
+    house.told(_inbound(headers={"In-Reply-To": "<CAx1@mail.gmail.com>"}, Subject="No subject in common"))
+    assert _mails(house)[0].thread_id == accepted.thread_id
