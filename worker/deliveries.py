@@ -68,7 +68,10 @@ _PUT_OFF = text("""
         select id from webhook_delivery where endpoint_id = :endpoint and due_at <= now()
         order by due_at limit :limit for update skip locked)""")
 
-_PARK = text("update webhook_delivery set due_at = null where endpoint_id = :endpoint and due_at is not null")
+# Under a lock on the endpoint, so that one which is enabled again at this moment keeps its deliveries due.
+_PARK = text("""
+    with disabled as (select id from webhook_endpoint where id = :endpoint and status <> 'active' for share)
+    update webhook_delivery set due_at = null from disabled where endpoint_id = disabled.id and due_at is not null""")
 
 _FAILING = text("""
     update webhook_endpoint set failing_since =

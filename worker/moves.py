@@ -64,9 +64,12 @@ CANCEL = Move(
 _AGAIN = f"""state = 'queued', due_at = {_DUE}, finished_at = null, crashes = 0, reason = null, attempts = {_ATTEMPT},
     outcomes = (select jsonb_object_agg(one.key, one.value) from jsonb_each(m.outcomes) one
                 where one.value->>'outcome' = 'accepted')"""  # noqa: S608 -- constants
-RETRY_FAILED = Move("state = 'failed'", _AGAIN)
-RETRY = Move("state in ('failed', 'suppressed')", _AGAIN)
-SEND_AGAIN = Move("state in ('failed', 'suppressed') or state = 'uncertain' and due_at >= :held", _AGAIN)
+_HAS_MAILER = "exists (select from mailer where mailer.id = mailer_id and mailer.deleted_at is null)"
+RETRY_FAILED = Move(f"state = 'failed' and {_HAS_MAILER}", _AGAIN)
+RETRY = Move(f"state in ('failed', 'suppressed') and {_HAS_MAILER}", _AGAIN)
+SEND_AGAIN = Move(
+    f"(state in ('failed', 'suppressed') or state = 'uncertain' and due_at >= :held) and {_HAS_MAILER}", _AGAIN
+)
 MARK_SENT = Move(
     "state = 'uncertain' and due_at >= :held",
     f"""state = 'sent', due_at = null, finished_at = clock_timestamp(), reason = null, attempts = {_ATTEMPT},

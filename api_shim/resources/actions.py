@@ -157,7 +157,7 @@ def _moved(session: Session, caller: Caller, row: Message, move: Move, action: s
 def _why_not(row: Message, move: Move) -> str:
     if row.state == State.UNCERTAIN and move is not CANCEL:
         return "the provider is still being asked what became of it; wait until the message is held"
-    return f"a message that is {row.state} cannot be changed in this way"
+    return f"a message that is {row.state} cannot be changed in this way, nor retried once its mailer was deleted"
 
 
 def _due(session: Session, row: Submission, due: datetime) -> datetime:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -14,6 +14,7 @@ from api_shim.services import Services
 from api_shim.submission import Accepted
 from models.access import AuditEntry
 from models.base import ulid
+from models.mailer import Mailer
 from models.message import UNTIL_SOMEBODY_ACTS, Followup, State
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.mail_rows import POLICY, TRY_LATER, Mailroom
@@ -213,3 +214,18 @@ def test_another_workspaces_mail_does_not_exist(other: TestClient, room: Mailroo
     ]
     assert [answer.status_code for answer in answers] == [404] * 6
     assert room.states(mail) == Counter(queued=1)
+
+
+def test_what_failed_is_not_queued_for_ever_when_its_mailer_was_deleted(
+    client: TestClient, room: Mailroom, session: Session
+) -> None:
+    mail = room.submit(1)
+    room.put(mail, State.FAILED)
+    mailer_id = room.messages(mail)[0].mailer_id
+    session.execute(update(Mailer).where(Mailer.id == mailer_id).values(deleted_at=datetime.now(UTC)))
+    session.commit()
+    refused = client.post(message(mail, "retry"))
+    assert refused.status_code == 409
+    assert "mailer was deleted" in refused.text
+    assert client.post(submission(mail, "/retry-failed")).json()["retried"] == 0
+    assert room.states(mail) == Counter(failed=1)
