@@ -9,6 +9,7 @@ from models.database import connect
 from worker.app import celery_app
 from worker.bell import BellRinger, Bells
 from worker.mailers import Providers
+from worker.pace import Pace
 from worker.runtime import open_tracker
 from worker.settings import Settings
 from worker.vault import Vault
@@ -26,7 +27,9 @@ class Services:
         )
         self.limiter = Limiter(self.redis, settings)
         self.celery = celery_app(settings)
-        self.ringer = BellRinger(Bells(self.celery, self.redis))
+        bells = Bells(self.celery, self.redis)
+        self.ringer = BellRinger(bells)
+        self.pace = Pace(self.redis, bells)
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
         self.providers = Providers(self.engine, settings, self.vault)

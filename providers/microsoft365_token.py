@@ -46,7 +46,7 @@ class Tokens:
 
     def __init__(self, account: Account) -> None:
         self._api = Api(account, account.auth_url or AUTHORITY, timeout=TIMEOUT)
-        self._scopes = _scopes(account.base_url)
+        self._scopes = scopes_for(account.base_url)
         self._transport = _Transport(self._api)
         self._app: Any = None
         self._client: tuple[str, ...] = ()
@@ -99,7 +99,8 @@ class Tokens:
         return self._app
 
 
-def _scopes(base_url: str | None) -> tuple[str, ...]:
+def scopes_for(base_url: str | None) -> tuple[str, ...]:
+    """What to ask for, as the Graph at ``base_url`` names it."""
     host = urlsplit(base_url or "").hostname
     return tuple(f"https://{host}/{scope}" for scope in SCOPES) if host in GRAPH_ELSEWHERE else SCOPES
 

@@ -1,11 +1,9 @@
 """Google's OAuth 2 endpoints, for an emulator that needs them: one user, who consents to everything at once."""
 
-import base64
-import hashlib
 import secrets
 import time
-from urllib.parse import urlencode
 
+from providers.emulators.authorization_codes import AuthorizationCodes
 from providers.emulators.http import Call, Reply
 
 ALL_SCOPES = "https://mail.google.com/ https://www.googleapis.com/auth/gmail.settings.basic"
@@ -26,7 +24,7 @@ class GoogleOAuth:
         self.granted = 0
         """How many access tokens were given out."""
         self._tokens: dict[str, float] = {}
-        self._codes: dict[str, tuple[str, str]] = {}
+        self.codes = AuthorizationCodes()
 
     def scopes_of(self, token: str) -> frozenset[str] | None:
         """The scopes of an access token; None if it is not, or no longer, good."""
@@ -44,7 +42,7 @@ class GoogleOAuth:
             case "POST", "/revoke":
                 return self._revoke(call)
             case "GET", "/o/oauth2/v2/auth":
-                return self._consent(call)
+                return self.codes.consent(call, scope=self.scopes)
         return None
 
     def _token(self, call: Call) -> Reply:
@@ -70,13 +68,9 @@ class GoogleOAuth:
         return {"access_token": token, "expires_in": int(self.lifetime), "scope": self.scopes, "token_type": "Bearer"}
 
     def _redeem(self, form: dict[str, str]) -> bool:
-        challenge, redirect_uri = self._codes.pop(form.get("code", ""), ("", ""))
-        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-        proof = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        if not challenge or proof != challenge or redirect_uri != form.get("redirect_uri"):
-            return False
-        self.revoked = False
-        return True
+        good = self.codes.redeem(form)
+        self.revoked = self.revoked and not good
+        return good
 
     def _revoke(self, call: Call) -> Reply:
         token = call.form.get("token", [""])[0]
@@ -84,13 +78,6 @@ class GoogleOAuth:
             return _refusal("invalid_token", "Token expired or revoked")
         self.revoked = True
         return Reply(200, {})
-
-    def _consent(self, call: Call) -> Reply:
-        code = secrets.token_urlsafe(12)
-        redirect_uri = call.argument("redirect_uri")
-        self._codes[code] = (call.argument("code_challenge"), redirect_uri)
-        answer = {"code": code, "state": call.argument("state"), "scope": self.scopes}
-        return Reply(302, None, {"Location": f"{redirect_uri}?{urlencode(answer)}"})
 
 
 def _refusal(error: str, description: str, status: int = 400) -> Reply:

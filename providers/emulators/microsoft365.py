@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from providers.emulators.authorization_codes import AuthorizationCodes
 from providers.emulators.http import Call, Emulator, Hook, Reply
 
 TENANT = "demo.onmicrosoft.com"
@@ -67,6 +68,7 @@ class Microsoft365Emulator(Emulator):
         """Exchange puts its own internetMessageId into drafts."""
         self.token_error: Reply | None = None
         """What the token endpoint answers instead of tokens."""
+        self.codes = AuthorizationCodes()
         self.mails: dict[str, Mail] = {}
         self._uploads: dict[str, tuple[Mail, dict[str, Any], bytearray]] = {}
 
@@ -107,6 +109,8 @@ class Microsoft365Emulator(Emulator):
     def answer(self, call: Call) -> Reply:
         if call.path == f"/{TENANT}/oauth2/v2.0/token":
             return self._token(call)
+        if call.path == f"/{TENANT}/oauth2/v2.0/authorize":
+            return self.codes.consent(call)
         if call.path == f"/{TENANT}/v2.0/.well-known/openid-configuration":
             return self._configuration(call)
         if call.path.startswith("/upload/"):
@@ -129,7 +133,7 @@ class Microsoft365Emulator(Emulator):
         given = basic or f"{form.get('client_id')}:{form.get('client_secret')}"
         if given != f"{self.client_id}:{self.client_secret}":
             return oauth_error("invalid_client", 7000215, "Invalid client secret provided.", status=401)
-        if not form.get("refresh_token") or form["refresh_token"] not in self.refresh_tokens:
+        if not self._granted(form):
             return oauth_error("invalid_grant", 50173, "The provided grant has expired due to it being revoked.")
         access, refresh = secrets.token_hex(16), secrets.token_hex(16)
         self.access_tokens.add(access)
@@ -137,6 +141,11 @@ class Microsoft365Emulator(Emulator):
         scope = form.get("scope", "")
         tokens = {"access_token": access, "refresh_token": refresh, "token_type": "Bearer", "expires_in": 3599}
         return Reply(200, {**tokens, "scope": scope})
+
+    def _granted(self, form: dict[str, str]) -> bool:
+        if form.get("grant_type") == "authorization_code":
+            return self.codes.redeem(form)
+        return bool(form.get("refresh_token")) and form["refresh_token"] in self.refresh_tokens
 
     def _configuration(self, call: Call) -> Reply:
         root = f"https://{call.headers.get('host')}/{TENANT}"

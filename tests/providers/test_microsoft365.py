@@ -467,10 +467,10 @@ def test_check_says_yes_to_good_credentials(microsoft: Microsoft365Emulator, ada
 
 
 def test_scopes_name_the_host_in_national_clouds_only() -> None:
-    from providers.microsoft365_token import _scopes
+    from providers.microsoft365_token import scopes_for
 
-    assert _scopes(None) == ("Mail.ReadWrite", "Mail.Send")
-    assert _scopes("https://graph.microsoft.us")[1] == "https://graph.microsoft.us/Mail.Send"
+    assert scopes_for(None) == ("Mail.ReadWrite", "Mail.Send")
+    assert scopes_for("https://graph.microsoft.us")[1] == "https://graph.microsoft.us/Mail.Send"
 
 
 def test_nothing_secret_stands_in_outcomes_or_reprs(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
