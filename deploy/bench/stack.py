@@ -16,6 +16,7 @@ import psycopg
 import requests
 
 from deploy.program import Program, last_lines, start
+from deploy.services import free_port
 from models.base import from_ulid
 
 START_SECONDS = 90.0
@@ -43,7 +44,10 @@ class BenchStack:
         """Raises BenchError where it does not start."""
         self._folder = Path(tempfile.mkdtemp(prefix="postroad-bench-"))
         data = self._folder / "data"
-        argv = (sys.executable, "-m", "deploy.cli", "up", "--data", str(data), "--no-demo")
+        # Ports nobody prefers: another stack may be starting at this moment.
+        api, inbox = free_port(), free_port()
+        ports = ("--port", str(api), "--inbox-port", str(inbox))
+        argv = (sys.executable, "-m", "deploy.cli", "up", "--data", str(data), "--no-demo", *ports)
         self._log = self._folder / "up.log"
         self._process = start(Program(name="up", argv=argv, log=self._log))
         try:

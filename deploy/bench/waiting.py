@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.bench import mails
 from deploy.bench.report import Figure, Report, percentile
-from deploy.bench.stack import BenchStack
+from deploy.bench.stack import BenchError, BenchStack
 
 WARM_UP = 10
 
@@ -31,7 +31,9 @@ def _waits(stack: BenchStack, shape: str, requests: int) -> list[float]:
     for number in range(WARM_UP + requests):
         body = _body(shape, f"waiting{number}@example.com", stack.json)
         began = time.monotonic()
-        stack.post("/v1/email/send", body)
+        status = stack.post("/v1/email/send", body)["status"]
+        if status != "sent":
+            raise BenchError(f"a request that waits was answered {status} after {time.monotonic() - began:.1f} s")
         took.append((time.monotonic() - began) * 1e3)
     return took[WARM_UP:]
 
