@@ -33,24 +33,6 @@ PAGES = ROOT / "docs"
 
 _REGION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-_UNSAID = {
-    State.BOUNCED: "It came back after the provider had taken it.",
-    State.COMPLAINED: "The recipient reported it as spam.",
-    State.CANCELLED: "Somebody cancelled it before it was sent.",
-    State.SUPPRESSED: "Every recipient is on the suppression list.",
-}
-"""Meanings of the states whose names seemed to say enough where they are defined."""
-
-_UNSAID_SETTINGS = {
-    "webhook_retry_seconds": "Waits after the 1st, 2nd, ... failed try of a webhook; used up, the delivery is dead.",
-    "webhook_timeout_seconds": "Longest that one webhook request may take, from the name lookup to the answer.",
-    "key_per_day": "The same a day.",
-    "max_body_bytes": "Largest body of a request that carries mail. All others may have 1 MB.",
-    "idempotency_hours": "How long an `Idempotency-Key` is remembered.",
-    "log_level": "`debug`, `info`, `warning` or `error`.",
-}
-"""The same for settings."""
-
 
 def errors() -> str:
     """A section per code, under an anchor of the code's name in lower case."""
@@ -76,7 +58,7 @@ def settings() -> str:
     """Every variable, in the order of `Settings`."""
     said = docstrings(Settings)
     rows = [
-        (f"`POSTROAD_{name.upper()}`", _type(field), _default(field), said.get(name) or _UNSAID_SETTINGS[name])
+        (f"`POSTROAD_{name.upper()}`", _type(field), _default(field), said[name])
         for name, field in Settings.model_fields.items()
     ]
     return _table(("Variable", "Type", "Default", "Meaning"), rows)
@@ -110,7 +92,7 @@ def transitions() -> str:
     rows = [
         (
             f"`{state}`",
-            said.get(state.name) or _UNSAID[state],
+            said[state.name],
             "open" if state in OPEN else "finished",
             ", ".join(f"`{after}`" for after in State if after in TRANSITIONS[state]) or "nothing",
         )

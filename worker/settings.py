@@ -43,17 +43,23 @@ class Settings(BaseSettings):
     retry_seconds: str = "5,30,120,600,1800,7200,14400,28800"
     """Waits before the 2nd, 3rd, ... attempt after a transient failure; when used up, the message fails."""
     webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,36000"
+    """Waits after the 1st, 2nd, ... failed try of a webhook; used up, the delivery is dead."""
     webhook_timeout_seconds: float = 15.0
+    """Longest that one webhook request may take, from the name lookup to the answer."""
     webhook_disable_days: float = 5.0
     """An endpoint that has only failed for so long is disabled, with an operator event."""
     key_per_second: int = 1000
     """Default cap of submissions a second per API key."""
     key_per_day: int = 10_000_000
+    """Default cap of mails a day per API key."""
     limits_when_redis_is_down: str = "open"
     """``open`` lets requests pass uncounted, ``closed`` answers 503."""
     max_body_bytes: int = 36 * 1024 * 1024
+    """Largest body of a request that carries mail. All others may have 1 MB."""
     idempotency_hours: int = 24
+    """How long an ``Idempotency-Key`` is remembered."""
     log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``."""
 
     @classmethod
     def from_env(cls) -> Self:
