@@ -16,6 +16,7 @@ COMMANDS = {
     "migrate": "deploy.commands.processes:migrate",
     "version": "deploy.commands.version:version",
     "bench": "deploy.commands.bench:bench",
+    "emulate": "deploy.commands.emulate:emulate",
     "inbox": "deploy.commands.parts:inbox",
     "fake-redis": "deploy.commands.parts:fake_redis",
     "demo": "deploy.commands.parts:demo",

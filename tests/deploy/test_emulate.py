@@ -1,0 +1,77 @@
+"""`postroad emulate` as somebody runs it: what it prints works, and it ends when asked to."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from deploy.commands.emulate import PROVIDERS
+from deploy.emulated import EMULATED
+from providers import open_provider
+from providers.base import Account, Outcome, Result
+from providers.guard import Guard
+from tests.providers.samples import mail
+
+
+@contextmanager
+def emulate(*arguments: str, count: int) -> Iterator[list[dict[str, Any]]]:
+    argv = [sys.executable, "-m", "deploy.cli", "emulate", *arguments]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield [json.loads(process.stdout.readline()) for _ in range(count)]
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+
+
+def send(mailer: dict[str, Any]) -> Outcome:
+    account = Account(
+        mailer_id="m1",
+        provider=mailer["provider"],
+        credentials=mailer["credentials"],
+        base_url=mailer.get("base_url"),
+        auth_url=mailer.get("auth_url"),
+        guard=Guard(frozenset({"127.0.0.1"})),
+    )
+    provider = open_provider(account)
+    try:
+        [outcome] = provider.send([mail()])
+    finally:
+        provider.close()
+    return outcome
+
+
+def test_every_mailer_that_is_printed_sends() -> None:
+    with emulate(count=len(PROVIDERS)) as mailers:
+        assert [mailer["provider"] for mailer in mailers] == list(PROVIDERS)
+        assert {mailer["provider"]: send(mailer).result for mailer in mailers} == dict.fromkeys(
+            PROVIDERS, Result.ACCEPTED
+        )
+
+
+def test_a_port_base_puts_each_provider_where_it_always_is() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        base = probe.getsockname()[1]
+    with emulate("gmail", "--port-base", str(base), count=1) as [mailer]:
+        assert mailer["base_url"] == mailer["auth_url"] == f"http://127.0.0.1:{base + 1}"
+
+
+def test_a_port_that_is_taken_is_said_to_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        argv = [sys.executable, "-m", "deploy.cli", "emulate", "postmark", "--port-base", str(taken.getsockname()[1])]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "--port-base" in done.stderr
+
+
+@pytest.mark.parametrize("provider", EMULATED)
+def test_every_emulator_has_its_place_on_the_command_line(provider: str) -> None:
+    assert provider in PROVIDERS
