@@ -15,6 +15,8 @@ COMMANDS = {
     "beat": "deploy.commands.processes:beat",
     "migrate": "deploy.commands.processes:migrate",
     "version": "deploy.commands.version:version",
+    "workspace": "deploy.commands.workspace:workspace",
+    "doctor": "deploy.commands.doctor:doctor",
     "bench": "deploy.commands.bench:bench",
     "emulate": "deploy.commands.emulate:emulate",
     "inbox": "deploy.commands.parts:inbox",
