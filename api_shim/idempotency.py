@@ -83,7 +83,7 @@ _ORIGINAL = text("""
     where api_key_id = :api_key_id and key = :key and expires_at >= clock_timestamp()
 """)
 _ANSWER = text("""
-    update idempotency_key set answer_status = :status, answer = cast(:answer as jsonb)
+    update idempotency_key set answer_status = :status, answer = cast(:answer as json)
     where api_key_id = :api_key_id and key = :key and answer_status is null
 """)
 

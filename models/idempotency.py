@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, SmallInteger
+from sqlalchemy import JSON, ForeignKey, Index, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created
@@ -23,6 +23,7 @@ class IdempotencyKey(Base):
     submission_id: Mapped[UUID]
     answer_status: Mapped[int | None] = mapped_column(SmallInteger)
     """HTTP status of the first answer; null while the first request is still waiting for its outcome."""
-    answer: Mapped[dict[str, Any] | None]
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Kept as text, so that a repeat gets the very same bytes."""
     expires_at: Mapped[datetime]
     created_at: Mapped[Created]

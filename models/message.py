@@ -120,6 +120,8 @@ class Submission(Base):
     campaign_id: Mapped[str]
     content: Mapped[dict[str, Any]]
     """A `models.content.Content` as JSON."""
+    phishing: Mapped[dict[str, Any] | None]
+    """``{"score", "reasons"}`` of content that ``settings.phishing_protection`` had read; null where it was off."""
     contact_id: Mapped[UUID | None]
     deal_id: Mapped[UUID | None]
     customer_id: Mapped[UUID | None]

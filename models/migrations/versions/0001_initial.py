@@ -441,7 +441,7 @@ def upgrade() -> None:
     sa.Column('leaves', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
     sa.Column('submission_id', sa.UUID(), nullable=False),
     sa.Column('answer_status', sa.SmallInteger(), nullable=True),
-    sa.Column('answer', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+    sa.Column('answer', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['api_key_id'], ['api_key.id'], name=op.f('fk_idempotency_key_api_key_id'), ondelete='CASCADE'),
@@ -458,6 +458,7 @@ def upgrade() -> None:
     sa.Column('mailer_id', sa.UUID(), nullable=False),
     sa.Column('campaign_id', sa.Text(), nullable=False),
     sa.Column('content', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+    sa.Column('phishing', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
     sa.Column('contact_id', sa.UUID(), nullable=True),
     sa.Column('deal_id', sa.UUID(), nullable=True),
     sa.Column('customer_id', sa.UUID(), nullable=True),
@@ -502,7 +503,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['submission_id'], ['submission.id'], name=op.f('fk_message_submission_id')),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_message_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_message')),
-    postgresql_with={'fillfactor': '80', 'autovacuum_vacuum_scale_factor': '0.02'}
+    postgresql_with={'fillfactor': '60', 'autovacuum_vacuum_scale_factor': '0.02'}
     )
     op.create_index('message_due', 'message', ['mailer_id', 'priority', 'due_at'], unique=False, postgresql_where=sa.text('due_at is not null'))
     op.create_index('message_submission', 'message', ['submission_id', 'id'], unique=False)
