@@ -21,6 +21,7 @@ from api_shim.errors import ApiError, Fault
 from api_shim.limits import Standing, key_limits
 from api_shim.services import Services
 from api_shim.shapes import crm
+from api_shim.shapes.outcome import error_details
 
 log = structlog.get_logger()
 
@@ -98,6 +99,7 @@ def problem(request: Request, error: ApiError, status: int) -> dict[str, Any]:
         "fix": error.code.fix,
         "errors": [{"field": fault.field, "message": fault.message} for fault in error.faults]
         + [{"field": missing.field, "message": f"{missing.id} does not exist"} for missing in error.missing],
+        "details": error_details(error) | ({"message_id": error.message_id} if error.message_id else {}),
         "request_id": request.scope.get("request_id"),
     }
 

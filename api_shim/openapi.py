@@ -64,11 +64,12 @@ _PROBLEM: Final = {
     "title": "Problem",
     "description": "Any error, where application/problem+json is accepted (RFC 9457).",
     "type": "object",
-    "required": ["type", "title", "status", "detail", "instance", "code", "fix", "errors", "request_id"],
+    "required": ["type", "title", "status", "detail", "instance", "code", "fix", "errors", "details", "request_id"],
     "properties": {
         **{key: {"type": "string"} for key in ("type", "title", "detail", "instance", "code", "fix", "request_id")},
         "status": {"type": "integer"},
         "errors": DETAILS["properties"]["fields"],
+        "details": DETAILS,
     },
 }
 
@@ -97,6 +98,7 @@ _DISABLED: Final = "The endpoint is disabled."
 CONFLICTS: Final[Mapping[str, str]] = {
     "DELETE /v1/mailers/{id}": "The mailer has mail that is not finished.",
     "DELETE /v1/users/{id}": "The user owns mailers.",
+    "POST /v1/mailers/{id}/connect": "The provider is not connected by OAuth, or lacks what that takes.",
     **dict.fromkeys(
         (
             "POST /v1/users", "PUT /v1/users/{id}", "POST /v1/email/configs", "PATCH /v1/email/configs/{config_id}",

@@ -106,7 +106,7 @@ SCHEMA_COMPONENTS: Final[Mapping[str, dict[str, Any]]] = {
 
 ERROR_SCHEMAS: Final = {Shape.CRM: "Error", Shape.MAILBOX: "MailboxError", Shape.MAILER: "MailerError"}
 
-STATUSES: Final = (400, 401, 403, 409, 413, 415, 422, 429, 502, 503)
+STATUSES: Final = (400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)
 """What a send may answer beside success, in each of the three envelopes."""
 
 _ELSEWHERE: Final = frozenset({"FROM_EMAIL_NOT_WRITABLE", "INVALID_FROM_EMAIL_HANDLE", "GMAIL_USER_REQUIRED"})

@@ -124,7 +124,11 @@ def import_suppressions(
     return {"rows": len(rows), "added": added, "known": len(rows) - added}
 
 
-@router.get("/export", response_class=StreamingResponse)
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}, "text/csv": {}}}},
+)
 def export_suppressions(
     *,
     request: Request,

@@ -258,18 +258,20 @@ class World:
         path = f"/v1/webhook-endpoints/{self['endpoint']}/deliveries"
         self._ids["delivery"] = self.client.get(path).json()["data"][0]["id"]
 
-    def path_of(self, operation: Operation) -> str:
-        """The path with this world's ids. Fails where nobody has said what a parameter names."""
+    def parameters(self, operation: Operation) -> dict[str, str]:
+        """This world's ids for the parameters of the path. Fails where nobody has said what one names."""
         template = operation.path.removeprefix("/v1")
         spare = SPARE.get(operation.key)
-
-        def named(found: re.Match[str]) -> str:
-            place = template[: found.end()]
+        found = {}
+        for parameter in re.finditer(r"\{(\w+)\}", template):
+            place = template[: parameter.end()]
             if place not in PLACES:
                 pytest.fail(f"{operation.name}: add {place} to PLACES in everything.py, and what it names to World")
-            return self[spare or PLACES[place]]
+            found[parameter[1]] = self[spare or PLACES[place]]
+        return found
 
-        return "/v1" + re.sub(r"\{\w+\}", named, template)
+    def path_of(self, operation: Operation) -> str:
+        return operation.path.format_map(self.parameters(operation))
 
     def bodies(self, operation: Operation) -> list[Any]:
         """One body for each form of it, each with this world's ids; one None where there is no body."""
