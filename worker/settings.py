@@ -34,6 +34,15 @@ class Settings(BaseSettings):
     """Comma-separated hosts or networks that webhooks may reach although they are not public."""
     mailer_allowed_hosts: str = ""
     """The same for hosts that a mailer names: SMTP servers, API roots."""
+    dns_servers: str = ""
+    """Comma-separated ``address:port`` of the resolvers that ``settings.validate`` asks; empty: the system's.
+
+    Only addresses, such as ``192.0.2.53:53`` or ``[2001:db8::53]:53``.
+    """
+    phishing_threshold: int = Field(default=60, ge=1)
+    """Score from which ``settings.phishing_protection`` refuses content; 0 is harmless, 100 the most. Above 100
+    nothing is refused, only noted.
+    """
     attachment_root: str | None = None
     """Where ``storage_path`` attachments lie: a directory, or an object store URL such as ``s3://bucket/prefix``."""
     pool_size: int = 10
