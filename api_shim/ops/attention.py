@@ -61,9 +61,10 @@ def matters(session: Session, workspace_id: UUID) -> list[Matter]:
 
 
 def _mailer(row: RowMapping) -> Matter:
-    waiting = f"{words.count(row['waiting'])} mails wait."
+    waiting = f"Mails that wait: {words.count(row['waiting'])}."
     if row["status"] == "reconnect_required":
-        why = f"{row['status_reason'] or 'The provider refused the credentials.'} {waiting}"
+        reason = row["status_reason"] or "The provider refused the credentials"
+        why = f"{reason.rstrip('.')}. {waiting}"
         return Matter(
             grave=True, what=f"{row['name']} must be reconnected", why=why, link=_mailer_page(row), do="Mailer"
         )
@@ -76,7 +77,7 @@ def _mailer_page(row: RowMapping) -> str:
 
 
 def _endpoint(row: RowMapping) -> Matter:
-    dead = f" {words.count(row['dead'])} deliveries are out of tries." if row["dead"] else ""
+    dead = f" Out of tries: {words.number_of(row['dead'], 'delivery', 'deliveries')}." if row["dead"] else ""
     disabled = row["status"] == "disabled"
     what = f"{row['url']} is disabled" if disabled else f"{row['url']} fails"
     reason = row["status_reason"] or "It was switched off."
@@ -88,7 +89,7 @@ def _held(row: RowMapping) -> Sequence[Matter]:
     if not row["held"]:
         return ()
     why = "The wire was touched, no answer is on record, and the provider cannot tell. They are held, not sent twice."
-    what = f"{words.count(row['held'])} mails with an unknown fate"
+    what = f"{words.number_of(row['held'], 'mail')} with an unknown fate"
     return (Matter(grave=True, what=what, why=why, link="/ops/stuck#held", do="Decide"),)
 
 
@@ -96,8 +97,8 @@ def _unlogged(row: RowMapping) -> Sequence[Matter]:
     if not row["mails"]:
         return ()
     since = words.age(row["since"])
-    why = f"They reached an outcome {since} ago; the follow-up is tried again by itself. {_short(row['error'])}"
-    what = f"{words.count(row['mails'])} mails without a log row"
+    why = f"The oldest outcome is from {since} ago; the follow-up is tried again by itself. {_short(row['error'])}"
+    what = f"{words.number_of(row['mails'], 'mail')} without a log row"
     return (Matter(grave=False, what=what, why=why, link="/ops/stuck#unlogged", do="Look"),)
 
 

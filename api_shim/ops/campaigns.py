@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api_shim.campaigns import submissions_of
 from api_shim.ops.pages import Form, Visit, render
+from api_shim.ops.words import number_of
 from api_shim.pages import after, encode
 from api_shim.resources.campaigns import cancel_campaign, pause_campaign, resume_campaign, retry_failed
 from models.message import OPEN, Campaign, CampaignStatus
@@ -94,20 +95,20 @@ def parts(counts: Mapping[str, int]) -> list[Part]:
 
 def pause(visit: Visit, form: Form) -> str:
     answer = pause_campaign(form.get("id", ""), visit.session, visit.operator.caller)
-    wire = f" {answer['in_flight']} are on the wire at this moment." if answer["in_flight"] else ""
-    return f"Paused. {answer['paused']} mails are held back.{wire}"
+    wire = f" On the wire at this moment: {answer['in_flight']}." if answer["in_flight"] else ""
+    return f"Paused. Held back: {number_of(answer['paused'], 'mail')}.{wire}"
 
 
 def resume(visit: Visit, form: Form) -> str:
     answer = resume_campaign(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
-    return f"Goes on. {answer['resumed']} mails are due again."
+    return f"Goes on. Due again: {number_of(answer['resumed'], 'mail')}."
 
 
 def cancel(visit: Visit, form: Form) -> str:
     answer = cancel_campaign(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
-    return f"Cancelled. {answer['cancelled']} mails will not be sent; {answer['sent']} had been."
+    return f"Cancelled for good: {number_of(answer['cancelled'], 'mail')}. Sent before: {answer['sent']}."
 
 
 def retry(visit: Visit, form: Form) -> str:
     answer = retry_failed(form.get("id", ""), visit.request, visit.session, visit.operator.caller)
-    return f"{answer['retried']} mails that had failed are back in the queue."
+    return f"Back in the queue: {number_of(answer['retried'], 'mail')} that had failed."

@@ -54,13 +54,38 @@ class Chart:
 
 Measure = Callable[[Step], float]
 
+SPANS = (1, 2, 4, 10, 20, 60, 120, 240, 600, 1200, 3600, 7200, 14_400, 43_200, 86_400)
+"""Seconds that have a name, and so have their halves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How the upright axis is measured: its end for a highest value, and a value in words."""
+
+    end: Callable[[float], float]
+    show: Callable[[float], str]
+
+
+def _round_number(highest: float) -> float:
+    """The next of 1, 2, 4, 6, 10, 20, 40, ... that is not below the highest value."""
+    magnitude = 10.0 ** math.floor(math.log10(max(highest, 1.0)))
+    return next(step * magnitude for step in (1, 2, 4, 6, 10) if step * magnitude >= highest)
+
+
+def _round_span(highest: float) -> float:
+    return next((span for span in SPANS if span >= highest), _round_number(highest / 86_400) * 86_400)
+
+
+NUMBERS = Scale(_round_number, words.rate)
+AGES = Scale(_round_span, words.span)
+
 
 def charts(history: History) -> list[Chart]:
     """Throughput, oldest age and failures of the last hour."""
     return [
-        _chart(history, "Throughput", "a second; dashed: in, full: out", words.rate, [_went, _came]),
-        _chart(history, "Oldest age", "of work that is due", words.span, [_oldest]),
-        _chart(history, "Failures", "a minute", words.rate, [_failed]),
+        _chart(history, "Throughput", "a second; dashed: in, full: out", NUMBERS, [_went, _came]),
+        _chart(history, "Oldest age", "of work that is due", AGES, [_oldest]),
+        _chart(history, "Failures", "a minute", NUMBERS, [_failed]),
     ]
 
 
@@ -80,19 +105,19 @@ def _failed(step: Step) -> float:
     return step.failed
 
 
-def _chart(history: History, title: str, note: str, show: Callable[[float], str], measures: Sequence[Measure]) -> Chart:
-    top = _ceiling(max((measure(step) for measure in measures for step in _measured(history)), default=0.0))
+def _chart(history: History, title: str, note: str, scale: Scale, measures: Sequence[Measure]) -> Chart:
+    end = scale.end(max((measure(step) for measure in measures for step in _measured(history)), default=0.0))
     drawn = [
-        Line(path=_path([measure(step) if step else None for step in steps], top), style=f"queue-{number}{dashed}")
+        Line(path=_path([measure(step) if step else None for step in steps], end), style=f"queue-{number}{dashed}")
         for number, steps in enumerate(history.queues.values())
         for measure, dashed in zip(measures, ("", " dashed"), strict=False)
     ]
     keys = [
-        _key(number, TITLES[queue], [measures[0](step) for step in steps if step], show)
+        _key(number, TITLES[queue], [measures[0](step) for step in steps if step], scale.show)
         for number, (queue, steps) in enumerate(history.queues.items())
     ]
-    scale = [show(top), show(top / 2), "0"]
-    return Chart(title=title, note=note, lines=drawn, keys=keys, scale=scale)
+    labels = [scale.show(end), scale.show(end / 2), "0"]
+    return Chart(title=title, note=note, lines=drawn, keys=keys, scale=labels)
 
 
 def _measured(history: History) -> list[Step]:
@@ -103,14 +128,6 @@ def _key(number: int, title: str, values: Sequence[float], show: Callable[[float
     if not values:
         return Key(style=f"queue-{number}", title=title, now="–", peak="–")
     return Key(style=f"queue-{number}", title=title, now=show(values[-1]), peak=show(max(values)))
-
-
-def _ceiling(highest: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50, ... above the highest value."""
-    if highest <= 0:
-        return 1.0
-    magnitude = 10.0 ** math.floor(math.log10(highest))
-    return next(step * magnitude for step in (1, 2, 5, 10, 20) if step * magnitude >= highest)
 
 
 def _path(values: Sequence[float | None], top: float) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api_shim.ops.display import harmless
 from models.blob import Blob
 from models.content import Address, Content
 from models.message import Message, Submission
@@ -29,6 +30,9 @@ class Shown:
     headers: Sequence[tuple[str, str]] = ()
     text: str | None = field(default=None, repr=False)
     html: str | None = field(default=None, repr=False)
+    """A page of its own, harmless."""
+    left_out: int = 0
+    """Pictures, styles and frames from elsewhere that the page does without."""
     files: Sequence[tuple[str, str]] = ()
     """Name and content type."""
 
@@ -66,12 +70,18 @@ def shown(session: Session, submission: Submission, message: Message, tracker: T
         mail = _parse(source(session, submission, message, tracker))
     except CompositionError as error:
         return Shown(fault=str(error))
+    html, left_out = _page(_body(mail, "html"))
     return Shown(
         headers=[(name, "".join(str(value).splitlines())) for name, value in mail.raw_items()],
         text=_body(mail, "plain"),
-        html=_body(mail, "html"),
+        html=html,
+        left_out=left_out,
         files=[(part.get_filename() or "unnamed", part.get_content_type()) for part in mail.iter_attachments()],
     )
+
+
+def _page(html: str | None) -> tuple[str | None, int]:
+    return (None, 0) if html is None else harmless(html)
 
 
 def _parse(raw: bytes) -> EmailMessage:
@@ -83,7 +93,7 @@ def _files(session: Session, workspace_id: UUID, content: Content) -> dict[str, 
     if not hashes:
         return {}
     mine = (Blob.workspace_id == workspace_id, Blob.sha256.in_(hashes))
-    return dict(session.execute(select(Blob.sha256, Blob.data).where(*mine)).tuples().all())
+    return {row.sha256: row.data for row in session.execute(select(Blob.sha256, Blob.data).where(*mine))}
 
 
 def _body(mail: EmailMessage, kind: str) -> str | None:

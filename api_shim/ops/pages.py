@@ -70,6 +70,7 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=StrictUndefined,
+    auto_reload=False,
 )
 templates.filters.update(words.FILTERS)
 

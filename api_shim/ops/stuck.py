@@ -1,5 +1,6 @@
 """What does not go on by itself, or not soon: each kind with why, and what its button does."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select, text
@@ -52,6 +53,7 @@ def stuck(visit: Visit) -> Response:
         unlogged=visit.session.execute(_UNLOGGED, mine).all(),
         late=visit.session.execute(_LATE, mine).all(),
         page=PAGE,
+        now=datetime.now(UTC),
         minutes=LATE_MINUTES,
     )
 

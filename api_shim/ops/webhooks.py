@@ -9,6 +9,7 @@ from starlette.responses import Response
 from api_shim.errors import ApiError, Fault
 from api_shim.ops.messages import SINCE
 from api_shim.ops.pages import Form, Visit, render
+from api_shim.ops.words import number_of
 from api_shim.pages import after_id, encode
 from api_shim.resources.webhook_deliveries import DELIVERIES, ReplayBody, replay_deliveries, send_test, show_delivery
 from api_shim.resources.webhook_endpoints import EndpointChange, change_endpoint, find_endpoint
@@ -69,7 +70,7 @@ def replay(visit: Visit, form: Form) -> str:
     """One delivery, those out of tries, or everything of a period."""
     body = ReplayBody.model_validate(_what(form))
     answer = replay_deliveries(visit.path_id, body, visit.request, visit.session, visit.operator.caller)
-    return f"{answer['replayed']} deliveries go out again, under their own ids."
+    return f"Going out again, under their own ids: {number_of(answer['replayed'], 'delivery', 'deliveries')}."
 
 
 def _what(form: Form) -> dict[str, Any]:

@@ -24,13 +24,19 @@ def span(seconds: float | timedelta | None) -> str:
     whole = round(amount)
     for size, unit, small, small_unit in UNITS:
         if whole >= size:
-            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
+            rest = whole % size // small
+            return f"{whole // size} {unit} {rest} {small_unit}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
 
 
 def count(number: float) -> str:
     """``18 204``: thousands set apart by a narrow space."""
     return f"{number:,}".replace(",", "\u202f")
+
+
+def number_of(number: int, one: str, many: str = "") -> str:
+    """``1 mail``, ``12 mails``; ``many`` where it is not just an s more."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
 def rate(per_second: float) -> str:
@@ -57,6 +63,12 @@ def moment(value: datetime | str | None) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), at.strftime("%Y-%m-%d %H:%M:%S"))
 
 
+def clock(value: datetime) -> Markup:
+    """A ``<time>`` of today, without its date."""
+    at = value.astimezone(UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(at.isoformat(), at.strftime("%H:%M:%S"))
+
+
 def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "–"
 
@@ -64,9 +76,11 @@ def share(part: float, whole: float) -> str:
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "span": span,
     "count": count,
+    "number_of": number_of,
     "rate": rate,
     "age": age,
     "moment": moment,
+    "clock": clock,
     "share": share,
 }
 """What templates call them."""
