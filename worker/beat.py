@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
+from worker.fallback import Fallbacks
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -129,6 +130,10 @@ class Ticker:
 
     runtime: Runtime
     waiting_since: dict[Lane, float] = field(default_factory=dict)
+    fallbacks: Fallbacks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fallbacks = Fallbacks(self.runtime)
 
     def tick(self) -> None:
         """Recovers leases, then rings. Raises nothing: a database or a broker that is away is waited for."""
@@ -139,6 +144,7 @@ class Ticker:
             with self.runtime.engine.connect() as connection:
                 due = set(due_lanes(connection))
             self._ring(due - self.runtime.pace.resting(due))
+            self.fallbacks.divert()
         except (SQLAlchemyError, redis.RedisError) as error:
             log.warning("tick_failed", error=type(error).__name__, next=f"again in {TICK_SECONDS} s")
 

@@ -191,6 +191,8 @@ class Delivery:
             outcomes = [Outcome(result=Result.UNCERTAIN, detail=f"the adapter failed: {type(error).__name__}")] * len(
                 begun
             )
+        if self.mailer.fallback_id is not None:
+            self.runtime.circuits.note(self.mailer.id, [outcome.result for outcome in outcomes])
         policy = self._policy
         for (message, _), outcome in zip(begun, outcomes, strict=True):
             self._keep(message, judge(message, outcome, policy))

@@ -50,6 +50,7 @@ class OpenMailer:
         self.provider_name: str = row.provider
         self.seal: str = row.seal
         """Digest of the sealed credentials that the adapter was opened with."""
+        self.fallback_id: UUID | None = row.fallback_id
         self.on_uncertain: str = row.on_uncertain
         self.tracking_domain: str | None = row.tracking_domain
         self.caps = caps_in_force(row.provider, row.caps, row.base_url)

@@ -29,6 +29,9 @@ LOOKUPS = 5
 RETRIED = "retried"
 """Outcome in the entry that a person's retry leaves among the attempts: what failed before it no longer counts."""
 
+MOVED = "moved"
+"""The same of mail that was given to another mailer: its attempts start anew."""
+
 DECIDED = (Result.ACCEPTED, Result.PERMANENT)
 """Results after which a recipient is never tried again."""
 
@@ -168,7 +171,7 @@ def ended(message: Held, state: State, reason: str) -> Verdict:
 
 
 def _since_retry(message: Held) -> Sequence[Mapping[str, Any]]:
-    retries = [number for number, attempt in enumerate(message.attempts, 1) if attempt["outcome"] == RETRIED]
+    retries = [number for number, attempt in enumerate(message.attempts, 1) if attempt["outcome"] in (RETRIED, MOVED)]
     return message.attempts[retries[-1] :] if retries else message.attempts
 
 

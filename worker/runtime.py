@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from models.database import connect
 from worker.app import celery_app
 from worker.bell import Bells
+from worker.circuits import Circuits
 from worker.mailers import Providers
 from worker.notify import Notifier
 from worker.pace import Pace
@@ -36,6 +37,7 @@ class Runtime:
         )
         self.bells = Bells(celery or celery_app(settings), self.redis)
         self.pace = Pace(self.redis, self.bells)
+        self.circuits = Circuits(self.redis)
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
         self.name = f"{socket.gethostname()}:{os.getpid()}"

@@ -57,23 +57,25 @@ class Submissions:
     """A cache of compiled content, the least recently used given up first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[UUID, tuple[Content, Compiled]] = OrderedDict()
+        self._kept: OrderedDict[tuple[UUID, UUID], tuple[Content, Compiled]] = OrderedDict()
+        """By submission and mailer: another mailer may want another form."""
         self._bytes = 0
 
     def load(
         self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker
     ) -> dict[UUID, LoadedSubmission]:
         """The submissions with these ids, compiled for the mailer's provider."""
-        known = [known_id for known_id in set(ids) if known_id in self._kept]
+        known = [known_id for known_id in set(ids) if (known_id, mailer.id) in self._kept]
         rows = connection.execute(_LOAD, {"ids": list(set(ids)), "known": known}).all()
         return {row.id: self._loaded(connection, row, mailer, tracker) for row in rows}
 
     def _loaded(self, connection: Connection, row: Any, mailer: OpenMailer, tracker: Tracker) -> LoadedSubmission:
+        key = (row.id, mailer.id)
         if row.content is not None:
             content = Content.from_json(row.content)
-            self._keep(row.id, content, self._compile(connection, row, content, mailer, tracker))
-        self._kept.move_to_end(row.id)
-        content, compiled = self._kept[row.id]
+            self._keep(key, content, self._compile(connection, row, content, mailer, tracker))
+        self._kept.move_to_end(key)
+        content, compiled = self._kept[key]
         return LoadedSubmission(content, compiled, row.awaited, row.expires_at, row.send_at)
 
     @staticmethod
@@ -89,8 +91,8 @@ class Submissions:
             workspace=row.workspace_id,
         )
 
-    def _keep(self, submission_id: UUID, content: Content, compiled: Compiled) -> None:
-        self._kept[submission_id] = (content, compiled)
+    def _keep(self, key: tuple[UUID, UUID], content: Content, compiled: Compiled) -> None:
+        self._kept[key] = (content, compiled)
         self._bytes += compiled.size_estimate
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
             _, (_, dropped) = self._kept.popitem(last=False)
