@@ -27,7 +27,7 @@ def room(app_services: Services, tenant: Tenant) -> Mailroom:
     return Mailroom(app_services, tenant)
 
 
-def test_a_campaign_is_counted_over_all_its_submissions(client: TestClient, room: Mailroom) -> None:
+def test_c23_c38_a_campaign_is_counted_over_all_its_submissions(client: TestClient, room: Mailroom) -> None:
     name = "spring/é 2026"
     first, second = room.submit(3, campaign_id=name), room.submit(2, campaign_id=name)
     room.submit(5, campaign_id="other")
@@ -40,7 +40,7 @@ def test_a_campaign_is_counted_over_all_its_submissions(client: TestClient, room
     assert client.get(f"/v1/campaigns/{quote(name, safe='')}").json()["finished_at"] is not None
 
 
-def test_opens_and_clicks_are_counted_with_and_without_machines(
+def test_c23_c38_opens_and_clicks_are_counted_with_and_without_machines(
     client: TestClient, room: Mailroom, tenant: Tenant, session: Session
 ) -> None:
     accepted = room.submit(campaign_id="spring")

@@ -21,14 +21,14 @@ def test_a_workspace_without_mailers_can_send_nothing_yet(client: TestClient, te
     assert (shown["personal"], shown["send_as_aliases"]) == ([], {})
 
 
-def test_a_key_of_a_user_says_who_i_is(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a43_a_key_of_a_user_says_who_i_is(client: TestClient, session: Session, tenant: Tenant) -> None:
     session.get_one(ApiKey, tenant.key_id).user_id = tenant.user_id
     session.commit()
     user = {"id": str(tenant.user_id), "email": "ada@mail.test", "name": "Ada"}
     assert client.get(PATH).json()["authenticated_user"] == user
 
 
-def test_company_mail_goes_through_the_default_mailer(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a43_company_mail_goes_through_the_default_mailer(client: TestClient, session: Session, tenant: Tenant) -> None:
     add_mailer(session, tenant)
     default = add_mailer(session, tenant, provider="gmail", is_default=True)
     shown = client.get(PATH).json()["company_mail"]
@@ -48,7 +48,7 @@ def test_company_mail_through_a_relay_is_postroads_own(client: TestClient, sessi
     assert (shown["display_name"], shown["connected"]) == ("postroad Mail", False)
 
 
-def test_users_with_a_mailbox_are_listed_with_their_aliases(
+def test_a43_users_with_a_mailbox_are_listed_with_their_aliases(
     client: TestClient, session: Session, tenant: Tenant
 ) -> None:
     aliases = ["ada@mail.test", "sales@mail.test"]
@@ -79,6 +79,6 @@ def test_nothing_of_another_workspace_is_a_capability(
     assert session.query(Mailer).filter_by(workspace_id=other_tenant.workspace_id).count() == 0
 
 
-def test_capabilities_need_email_read(api: TestClient, app_services: Services) -> None:
+def test_a3_capabilities_need_email_read(api: TestClient, app_services: Services) -> None:
     sender = as_caller(api, new_tenant(app_services, ("email:send",)).key)
     assert sender.get(PATH).status_code == 403

@@ -37,7 +37,7 @@ def defaults(client: TestClient) -> list[str]:
     return [config["id"] for config in client.get(PATH).json()["data"] if config["is_default"]]
 
 
-def test_the_server_composes_the_address(client: TestClient) -> None:
+def test_a46_a47_the_server_composes_the_address(client: TestClient) -> None:
     made = make(client, from_email_handle="Support.Team")
     assert made["from_email_handle"] == "support.team"
     assert made["from_email"] == "support.team@mail.test"
@@ -51,7 +51,7 @@ def test_the_server_composes_the_address(client: TestClient) -> None:
     }
 
 
-def test_a_patch_changes_what_it_names(client: TestClient) -> None:
+def test_a48_a_patch_changes_what_it_names(client: TestClient) -> None:
     made = make(client)
     changed = client.patch(f"{PATH}/{made['id']}", json={"from_email_handle": "help", "from_name": None})
     assert changed.status_code == 200
@@ -63,7 +63,7 @@ def test_a_patch_changes_what_it_names(client: TestClient) -> None:
     "handle",
     ["", " ", "a@b", "support@mail.test", ".a", "a.", "a..b", "a b", "a" * 65, "ü", "a\n", "a/b", "-a!"],
 )
-def test_a_bad_handle_has_a_code_of_its_own(client: TestClient, handle: str) -> None:
+def test_a33_a_bad_handle_has_a_code_of_its_own(client: TestClient, handle: str) -> None:
     assert refusal(client, from_email_handle=handle)["error"] == "INVALID_FROM_EMAIL_HANDLE"
     made = make(client)
     assert refusal(client, made["id"], from_email_handle=handle)["error"] == "INVALID_FROM_EMAIL_HANDLE"
@@ -75,13 +75,13 @@ def test_a_good_handle_is_taken(client: TestClient, handle: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["sales@mail.test", None, 5])
-def test_the_legacy_from_email_is_refused_whatever_else_is_wrong(client: TestClient, value: Any) -> None:
+def test_a32_the_legacy_from_email_is_refused_whatever_else_is_wrong(client: TestClient, value: Any) -> None:
     made = make(client)
     assert refusal(client, from_email=value, from_name=5, unknown=1)["error"] == "FROM_EMAIL_NOT_WRITABLE"
     assert refusal(client, made["id"], from_email=value, staff_email="x")["error"] == "FROM_EMAIL_NOT_WRITABLE"
 
 
-def test_all_that_is_missing_or_wrong_is_listed_at_once(client: TestClient) -> None:
+def test_a47_all_that_is_missing_or_wrong_is_listed_at_once(client: TestClient) -> None:
     answer = client.post(PATH, json={"staff_email": "nobody", "colour": "red"})
     assert answer.status_code == 400
     fields = {fault["field"] for fault in answer.json()["details"]["fields"]}
@@ -101,7 +101,7 @@ def test_one_handle_is_one_sender(client: TestClient) -> None:
     assert client.patch(f"{PATH}/{first['id']}", json={"from_email_handle": "support"}).status_code == 200
 
 
-def test_an_alias_needs_its_gmail_user(client: TestClient) -> None:
+def test_a36_an_alias_needs_its_gmail_user(client: TestClient) -> None:
     made = make(client)
     assert refusal(client, gmail_sender_alias="sales@mail.test")["error"] == "GMAIL_USER_REQUIRED"
     assert refusal(client, made["id"], gmail_sender_alias="sales@mail.test")["error"] == "GMAIL_USER_REQUIRED"
@@ -116,7 +116,7 @@ def test_an_alias_needs_its_gmail_user(client: TestClient) -> None:
         {"provider": "gmail", "user_id": None},
     ],
 )
-def test_a_user_without_a_connected_gmail_is_refused(
+def test_a35_a_user_without_a_connected_gmail_is_refused(
     client: TestClient, session: Session, tenant: Tenant, mailer: dict[str, Any] | None
 ) -> None:
     if mailer is not None:
@@ -125,7 +125,9 @@ def test_a_user_without_a_connected_gmail_is_refused(
     assert refused["error"] == "GMAIL_NOT_CONNECTED"
 
 
-def test_an_alias_must_be_one_of_the_connected_mailbox(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a34_an_alias_must_be_one_of_the_connected_mailbox(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     add_mailer(session, tenant, provider="gmail", user_id=tenant.user_id, from_addresses=["Sales@mail.test"])
     refused = refusal(client, gmail_user_id=str(tenant.user_id), gmail_sender_alias="boss@mail.test")
     assert refused["error"] == "ALIAS_NOT_CONNECTED"
@@ -170,7 +172,7 @@ def test_a_workspace_has_one_default_the_first_unless_another_is_made_it(client:
     assert defaults(client) == [second["id"]]
 
 
-def test_when_the_default_is_deleted_the_oldest_takes_its_place(client: TestClient) -> None:
+def test_a49_when_the_default_is_deleted_the_oldest_takes_its_place(client: TestClient) -> None:
     first, second = make(client), make(client, from_email_handle="sales")
     assert client.delete(f"{PATH}/{first['id']}").status_code == 204
     assert defaults(client) == [second["id"]]
@@ -179,7 +181,7 @@ def test_when_the_default_is_deleted_the_oldest_takes_its_place(client: TestClie
     assert client.get(PATH).json()["data"] == []
 
 
-def test_another_workspaces_config_is_not_there(client: TestClient, other: TestClient) -> None:
+def test_a7_another_workspaces_config_is_not_there(client: TestClient, other: TestClient) -> None:
     made = make(client)
     path = f"{PATH}/{made['id']}"
     answers = [other.get(path), other.patch(path, json={"from_name": "Mine"}), other.delete(path)]
@@ -188,7 +190,7 @@ def test_another_workspaces_config_is_not_there(client: TestClient, other: TestC
     assert client.get(path).json() == made
 
 
-def test_configs_are_paged(client: TestClient) -> None:
+def test_a46_configs_are_paged(client: TestClient) -> None:
     ids = [make(client, from_email_handle=f"h{number}")["id"] for number in range(3)]
     page = client.get(f"{PATH}?limit=2").json()
     rest = client.get(f"{PATH}?limit=2&cursor={page['next_cursor']}").json()
@@ -196,7 +198,7 @@ def test_configs_are_paged(client: TestClient) -> None:
     assert rest["next_cursor"] is None
 
 
-def test_reading_needs_email_read_and_writing_its_own_scope(api: TestClient, app_services: Services) -> None:
+def test_a3_a6_reading_needs_email_read_and_writing_its_own_scope(api: TestClient, app_services: Services) -> None:
     reader = as_caller(api, new_tenant(app_services, ("email:read", "email:write")).key)
     assert reader.get(PATH).status_code == 200
     refused = reader.post(PATH, json={"from_email": "a@b"})

@@ -39,7 +39,7 @@ def add_activity(session: Session, tenant: Tenant, entity_id: str, *, minutes: i
     return activity.id
 
 
-def test_a_contact_put_under_the_callers_id_is_read_back_under_it(client: TestClient) -> None:
+def test_a50_a_contact_put_under_the_callers_id_is_read_back_under_it(client: TestClient) -> None:
     id_ = put(client, "contacts", {"email": "Grace@EXAMPLE.com", "name": "Grace"})
     found = client.get(f"/v1/contacts/{id_}").json()
     assert found.pop("created_at")
@@ -55,7 +55,7 @@ def test_a_second_put_replaces_and_answers_200(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(("name", "alias"), ALIASES)
-def test_what_is_put_under_one_name_is_found_under_its_alias(client: TestClient, name: str, alias: str) -> None:
+def test_a50_what_is_put_under_one_name_is_found_under_its_alias(client: TestClient, name: str, alias: str) -> None:
     id_ = put(client, alias, {"name": "First"})
     assert client.get(f"/v1/{name}/{id_}").json() == client.get(f"/v1/{alias}/{id_}").json()
     assert [row["id"] for row in client.get(f"/v1/{name}").json()["data"]] == [id_]
@@ -86,7 +86,9 @@ def test_a_deal_cannot_link_to_another_workspaces_contact(client: TestClient, ot
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS)
-def test_another_workspaces_entity_does_not_exist(client: TestClient, other: TestClient, collection: str) -> None:
+def test_a7_a50_another_workspaces_entity_does_not_exist(
+    client: TestClient, other: TestClient, collection: str
+) -> None:
     id_ = put(client, collection, {"name": "ours"})
     one = f"/v1/{collection}/{id_}"
     answers = [

@@ -44,14 +44,14 @@ def test_a9_to_a25_the_documented_request_is_read_whole() -> None:
     assert attachment.field == "attachments[0]"
 
 
-def test_a9_to_email_is_one_address_and_may_bring_its_name() -> None:
+def test_a9_a10_to_email_is_one_address_and_may_bring_its_name() -> None:
     assert parse(CRM | {"to_email": '"Doe, Jane" <jane@example.com>'}).to == (Address("jane@example.com", "Doe, Jane"),)
     assert parse(CRM | {"to_email": "Jane <j@x.test>", "to_name": "J. Doe"}).to == (Address("j@x.test", "J. Doe"),)
     assert "holds 2 addresses" in faults(CRM | {"to_email": "a@x.test, b@x.test"})["to_email"]
     assert set(faults(CRM | {"to_email": "nobody"})) == {"to_email"}
 
 
-def test_a9_to_a12_everything_missing_is_told_at_once() -> None:
+def test_a9_a11_a12_everything_missing_is_told_at_once() -> None:
     assert set(faults({"to_email": "", "cc": "x", "mode": 3, "priority": 9, "contact_id": "?"})) == {
         "to_email", "subject", "html_body", "cc", "mode", "priority", "contact_id",
     }  # fmt: skip

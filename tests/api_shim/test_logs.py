@@ -23,7 +23,9 @@ def found(client: TestClient, **query: Any) -> list[str]:
     return [row["id"] for row in answer.json()["data"]]
 
 
-def test_a_row_says_what_was_sent_and_what_became_of_it(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a44_a_row_says_what_was_sent_and_what_became_of_it(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     submission, thread, contact = uuid7(), uuid4(), uuid4()
     id_ = add_log(
         session, tenant, submission_id=submission, thread_id=thread, contact_id=contact, sender_user_id=tenant.user_id,
@@ -83,7 +85,7 @@ ENTITY = UUID("0193e0a2-9a4b-7c3d-8e5f-0123456789ab")
         ({"type": "reply", "status": "failed"}, {"type": "reply", "status": "failed"}),
     ],
 )
-def test_a_filter_finds_its_rows_and_no_others(
+def test_a44_c33_a_filter_finds_its_rows_and_no_others(
     client: TestClient, session: Session, tenant: Tenant, query: dict[str, Any], columns: dict[str, Any]
 ) -> None:
     id_ = add_log(session, tenant, **columns)
@@ -124,7 +126,7 @@ def test_another_workspaces_log_is_not_there(
     assert client.get(f"{PATH}/{id_}").status_code == 200
 
 
-def test_the_log_needs_email_read(api: TestClient, app_services: Services) -> None:
+def test_a3_the_log_needs_email_read(api: TestClient, app_services: Services) -> None:
     sender = as_caller(api, new_tenant(app_services, ("email:send",)).key)
     assert sender.get(PATH).status_code == sender.get(f"{PATH}/{uuid4()}").status_code == 403
 

@@ -131,7 +131,7 @@ DOCUMENTED_ERRORS = [
 
 
 @pytest.mark.parametrize(("body", "sentence"), DOCUMENTED_ERRORS)
-def test_c37_a_documented_sentence_is_given_to_the_letter(body: Any, sentence: str) -> None:
+def test_c4_c5_c7_c8_c20_c37_a_documented_sentence_is_given_to_the_letter(body: Any, sentence: str) -> None:
     assert sentences(body) == [sentence]
 
 
@@ -170,7 +170,7 @@ def test_c34_c37_all_faults_are_told_together_and_documented_sentences_first() -
     }  # fmt: skip
 
 
-def test_c5_a_shared_email_takes_a_hundred_recipients_with_cc_and_bcc() -> None:
+def test_c4_c5_a_shared_email_takes_a_hundred_recipients_with_cc_and_bcc() -> None:
     copies = {"cc": [{"email": "c@x.test"}], "bcc": [{"email": "d@x.test"}]}
     submission = parse(BULK | copies | {"to": recipients(98)})
     assert not submission.individual
@@ -197,7 +197,7 @@ def test_c6_reply_to_is_read_in_each_documented_form(reply_to: str, addresses: l
     assert parse(MAILER | {"replyTo": reply_to}).reply_to == tuple(Address(*address) for address in addresses)
 
 
-def test_c9_a_template_makes_subject_and_content_optional_and_they_still_override() -> None:
+def test_c7_c9_a_template_makes_subject_and_content_optional_and_they_still_override() -> None:
     template = str(UUID(int=5))
     bare = {name: value for name, value in MAILER.items() if name not in ("subject", "content")}
     submission = parse(bare | {"template_id": template})

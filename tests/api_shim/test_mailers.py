@@ -86,7 +86,7 @@ def send(client: TestClient, mailer_id: str) -> Any:
     return client.post("/v1/email/send", json=mail(mailer_id))
 
 
-def test_there_are_credentials_for_every_adapter() -> None:
+def test_c30_there_are_credentials_for_every_adapter() -> None:
     assert set(CREDENTIALS) == set(ADAPTERS) == set(WORKING)
 
 

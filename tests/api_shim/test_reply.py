@@ -115,7 +115,7 @@ def test_a_reply_belongs_to_what_its_thread_belongs_to(
     assert row.customer_id is None, "the customer was deleted"
 
 
-def test_a_personal_reply_leaves_from_the_users_mailbox(
+def test_a42_a_personal_reply_leaves_from_the_users_mailbox(
     client: TestClient, session: Session, tenant: Tenant, mailer: UUID
 ) -> None:
     aliases = ["ada@mail.test", "sales@mail.test"]
@@ -193,7 +193,7 @@ def test_a_mail_that_is_not_sent_in_time_is_queued(
     assert answer.headers["Location"] == f"/v1/submissions/{answer.json()['ref_id']}"
 
 
-def test_replying_needs_email_send(api: TestClient, app_services: Services) -> None:
+def test_a4_replying_needs_email_send(api: TestClient, app_services: Services) -> None:
     reader = as_caller(api, new_tenant(app_services, ("email:read", "email:write")).key)
     answer = reader.post(PATH, json={})
     assert (answer.status_code, answer.json()["details"]) == (403, {"required_scope": "email:send"})
@@ -251,7 +251,7 @@ def office(api: TestClient, settings: Settings, app_services: Services) -> Itera
         house.close()
 
 
-def test_a_reply_is_sent_logged_and_stands_in_its_thread(office: Office, session: Session) -> None:
+def test_a42_a_reply_is_sent_logged_and_stands_in_its_thread(office: Office, session: Session) -> None:
     contact = Contact(id=uuid4(), workspace_id=office.tenant.workspace_id, email="grace@example.com")
     session.add(contact)
     session.commit()

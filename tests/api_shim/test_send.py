@@ -75,7 +75,7 @@ def stored(session: Session, tenant: Tenant) -> Any:
     ).scalar_one()
 
 
-def test_c32_a_mailer_body_is_queued_and_answered_with_its_ref_id(
+def test_c1_c32_a_mailer_body_is_queued_and_answered_with_its_ref_id(
     client: TestClient, tenant: Tenant, mailer_id: UUID, session: Session
 ) -> None:
     answer = client.post("/v1/email/send", json=body(mailer_id, "ann@example.com", "bob@example.com", priority=1))
@@ -128,7 +128,7 @@ def test_b15_an_expired_or_revoked_key_is_401(app_services: Services, api: TestC
         assert send(as_caller(api, secret), MAILBOX).status_code == 401
 
 
-def test_b16_a_key_without_the_scope_is_403_and_the_scope_is_named(
+def test_a4_b16_a_key_without_the_scope_is_403_and_the_scope_is_named(
     app_services: Services, api: TestClient, tenant: Tenant
 ) -> None:
     with app_services.sessions() as session:

@@ -31,7 +31,9 @@ def link(session: Session, tenant: Tenant) -> dict[str, Any]:
     return {"contact_id": contact.id, "deal_id": deal.id, "customer_id": customer.id}
 
 
-def test_a_thread_is_shown_with_everything_it_belongs_to(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a37_a38_a_thread_is_shown_with_everything_it_belongs_to(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     linked = link(session, tenant)
     id_ = add_thread(session, tenant, at=5, **linked)
     add_log(session, tenant, thread_id=id_)
@@ -130,7 +132,7 @@ def test_a_list_takes_the_same_number_of_queries_however_long(
         ("   ", False),
     ],
 )
-def test_search_finds_words_of_the_subject_and_the_word_being_typed(
+def test_a37_search_finds_words_of_the_subject_and_the_word_being_typed(
     client: TestClient, session: Session, tenant: Tenant, search: str, matches: bool
 ) -> None:
     id_ = add_thread(session, tenant, subject="Invoice 42 for November, été")
@@ -150,7 +152,7 @@ def test_search_finds_words_of_the_subject_and_the_word_being_typed(
         ("company_id", "customer_id"),
     ],
 )
-def test_threads_are_found_by_entity_under_either_name(
+def test_a37_threads_are_found_by_entity_under_either_name(
     client: TestClient, session: Session, tenant: Tenant, name: str, column: str
 ) -> None:
     mine: dict[str, Any] = {column: uuid4()}
@@ -166,13 +168,17 @@ def test_two_names_of_one_entity_that_differ_are_refused(client: TestClient) -> 
     assert answer.json()["details"]["fields"][0]["field"] == "opportunity_id"
 
 
-def test_threads_are_found_by_participant_in_either_case(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a37_threads_are_found_by_participant_in_either_case(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     id_ = add_thread(session, tenant, participants=["ada@mail.test", "grace@example.com"])
     add_thread(session, tenant, participants=["bob@example.com"])
     assert found(client, "participant=Grace@Example.com") == [str(id_)]
 
 
-def test_direction_finds_threads_that_hold_such_a_mail(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a37_direction_finds_threads_that_hold_such_a_mail(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     sent = str(add_thread(session, tenant, at=1))
     received = str(add_thread(session, tenant, at=2, has_inbound=True, has_outbound=False, last_direction="inbound"))
     both = str(add_thread(session, tenant, at=3, has_inbound=True, last_direction="inbound"))
@@ -197,7 +203,9 @@ def test_a_filter_that_means_nothing_is_a_400(client: TestClient, query: str) ->
     assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
 
 
-def test_a_conversation_is_read_in_order_from_both_sides(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a39_a_conversation_is_read_in_order_from_both_sides(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     id_ = add_thread(session, tenant)
     first = add_log(session, tenant, thread_id=id_, at=0, attachment_filename="offer.pdf", cc=["c@example.com"])
     files = [{"name": "order.pdf", "mimeType": "application/pdf", "size": 123}]
@@ -237,7 +245,7 @@ def test_a_conversation_is_paged_without_gap_or_repeat(client: TestClient, sessi
     assert seen == ids
 
 
-def test_a_thread_is_marked_and_moved(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a40_a_thread_is_marked_and_moved(client: TestClient, session: Session, tenant: Tenant) -> None:
     id_ = add_thread(session, tenant)
     changed = client.patch(f"/v1/email/threads/{id_}", json={"is_read": False, "status": "archived"})
     assert changed.status_code == 200
@@ -247,7 +255,7 @@ def test_a_thread_is_marked_and_moved(client: TestClient, session: Session, tena
 
 
 @pytest.mark.parametrize("body", [{"status": "gone"}, {"is_read": "yes"}, {"is_read": 1}, {"subject": "x"}, [], "x"])
-def test_a_change_that_means_nothing_changes_nothing(
+def test_a40_a_change_that_means_nothing_changes_nothing(
     client: TestClient, session: Session, tenant: Tenant, body: Any
 ) -> None:
     id_ = add_thread(session, tenant)
@@ -255,7 +263,9 @@ def test_a_change_that_means_nothing_changes_nothing(
     assert (answer.status_code, answer.json()["error"]) == (400, "VALIDATION_ERROR")
 
 
-def test_marking_some_read_counts_those_that_were_unread(client: TestClient, session: Session, tenant: Tenant) -> None:
+def test_a41_marking_some_read_counts_those_that_were_unread(
+    client: TestClient, session: Session, tenant: Tenant
+) -> None:
     unread = [str(add_thread(session, tenant, is_read=False)) for _ in range(3)]
     read = str(add_thread(session, tenant))
     answer = client.post("/v1/email/threads/mark-read", json={"thread_ids": [unread[0], unread[0], unread[1], read]})
@@ -263,7 +273,7 @@ def test_marking_some_read_counts_those_that_were_unread(client: TestClient, ses
     assert found(client, "is_read=false") == [unread[2]]
 
 
-def test_marking_all_read_leaves_other_workspaces_alone(
+def test_a41_marking_all_read_leaves_other_workspaces_alone(
     client: TestClient, session: Session, tenant: Tenant, other: TestClient, other_tenant: Tenant
 ) -> None:
     for owner in (tenant, tenant, other_tenant):
@@ -311,7 +321,9 @@ def test_another_workspaces_thread_is_not_there(
     assert client.get(f"/v1/email/threads/{id_}").json()["status"] == "active"
 
 
-def test_reading_and_changing_need_their_own_scopes(api: TestClient, app_services: Services, session: Session) -> None:
+def test_a5_reading_and_changing_need_their_own_scopes(
+    api: TestClient, app_services: Services, session: Session
+) -> None:
     reader = new_tenant(app_services, ("email:read",))
     id_ = add_thread(session, reader)
     client = as_caller(api, reader.key)

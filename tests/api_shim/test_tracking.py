@@ -101,7 +101,7 @@ def test_the_pixel_is_a_gif_that_nobody_keeps(
     assert "set-cookie" not in answer.headers
 
 
-def test_an_open_is_an_event_and_an_activity_once(
+def test_c16_an_open_is_an_event_and_an_activity_once(
     api: TestClient, session: Session, app_services: Services, tenant: Tenant, message: UUID
 ) -> None:
     path = _open(app_services, tenant, message)
@@ -115,7 +115,7 @@ def test_an_open_is_an_event_and_an_activity_once(
     assert _kinds(session, message) == ["email_opened"]
 
 
-def test_a_click_leads_exactly_where_the_author_wrote_and_counts(
+def test_c17_a_click_leads_exactly_where_the_author_wrote_and_counts(
     api: TestClient, session: Session, app_services: Services, tenant: Tenant, message: UUID
 ) -> None:
     answer = api.get(_click(app_services, tenant, message), headers={"User-Agent": FIREFOX}, follow_redirects=False)

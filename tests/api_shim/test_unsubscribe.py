@@ -213,7 +213,7 @@ def test_it_says_so_when_the_database_is_away(api: TestClient, app_services: Ser
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
 
 
-def test_the_link_of_a_mail_that_went_out_ends_the_mails(settings: Settings) -> None:
+def test_c20_the_link_of_a_mail_that_went_out_ends_the_mails(settings: Settings) -> None:
     wanted = SendSettings(unsubscribe=True)
     with SmtpEmulator() as server, TestClient(create_app(settings)) as api:
         house = House(settings, server)

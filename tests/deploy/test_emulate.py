@@ -48,7 +48,7 @@ def send(mailer: dict[str, Any]) -> Outcome:
     return outcome
 
 
-def test_every_mailer_that_is_printed_sends() -> None:
+def test_c30_every_mailer_that_is_printed_sends() -> None:
     with emulate(count=len(PROVIDERS)) as mailers:
         assert [mailer["provider"] for mailer in mailers] == list(PROVIDERS)
         assert {mailer["provider"]: send(mailer).result for mailer in mailers} == dict.fromkeys(

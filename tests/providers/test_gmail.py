@@ -102,7 +102,7 @@ def test_a_mail_becomes_a_draft_and_the_draft_is_sent(gmail: GmailEmulator, adap
     assert paths(gmail) == ["POST drafts", "POST drafts/send", f"GET messages/{sent.id}"]
 
 
-def test_gmails_own_message_id_is_read_back(gmail: GmailEmulator, adapter: Gmail) -> None:
+def test_c27_gmails_own_message_id_is_read_back(gmail: GmailEmulator, adapter: Gmail) -> None:
     email = mail()
     [outcome] = adapter.send([email])
     assert outcome.rfc_message_id is not None

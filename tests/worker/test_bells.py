@@ -39,7 +39,7 @@ def bells(app: Recorder) -> Bells:
     return Bells(app, fakeredis.FakeRedis())
 
 
-def test_d1_each_priority_has_a_queue_of_its_own() -> None:
+def test_c22_c38_d1_each_priority_has_a_queue_of_its_own() -> None:
     assert send_lane(UUID(int=1), 1).queue == "send.high"
     assert send_lane(UUID(int=1), 0).queue == "send.normal"
     assert set(QUEUES) == {"send.normal", "send.high", "followup", "webhooks"}

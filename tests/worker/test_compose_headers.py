@@ -70,7 +70,7 @@ def test_thirty_long_references_are_no_encoded_words() -> None:
     assert read(raw)["In-Reply-To"] == ids[-1]
 
 
-def test_bcc_recipients_are_served_and_not_shown() -> None:
+def test_b7_bcc_recipients_are_served_and_not_shown() -> None:
     mail = content(individual=False, personalised=False, to=(Address("a@x.test"),), bcc=(Address("hidden@x.test"),))
     email = compiled(mail).email(letter(to=None, recipients=("a@x.test", "hidden@x.test")))
     assert email.recipients == ("a@x.test", "hidden@x.test")

@@ -25,7 +25,7 @@ from worker.compose import Compiled, CompositionError
 from worker.tracking import Unsubscribed
 
 
-def test_everything_switched_on_reaches_the_html_and_only_the_link_reaches_the_text() -> None:
+def test_c16_c17_c20_everything_switched_on_reaches_the_html_and_only_the_link_reaches_the_text() -> None:
     mail = content(
         html='<body><a href="https://e.test/{{name}}">x</a></body>', text="https://e.test/", settings=EVERYTHING
     )
@@ -75,7 +75,7 @@ def test_a_shared_mail_offers_no_one_click_for_several_recipients() -> None:
     assert unsubscribed.recipient == ""
 
 
-def test_nothing_is_tracked_unasked() -> None:
+def test_c16_c17_c20_nothing_is_tracked_unasked() -> None:
     mail = content(html='<a href="https://e.test/">x</a>')
     assert b"t.demo.test" not in mime(mail)
     untracked = Compiled(

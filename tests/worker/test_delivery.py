@@ -41,7 +41,7 @@ def test_a_mail_carries_the_message_id_that_intake_promised(house: House) -> Non
     assert house.server.received[0].message_id == accepted.rfc_message_id
 
 
-def test_personal_values_reach_the_subject_and_both_bodies(house: House) -> None:
+def test_c13_c38_personal_values_reach_the_subject_and_both_bodies(house: House) -> None:
     house.submit(
         "ann@example.com",
         subject="For {{name}}",
@@ -56,7 +56,7 @@ def test_personal_values_reach_the_subject_and_both_bodies(house: House) -> None
     assert "Ann <3!" in data.replace("=\r\n", "")
 
 
-def test_a_lane_goes_out_in_the_order_in_which_it_came_in(house: House) -> None:
+def test_c22_a_lane_goes_out_in_the_order_in_which_it_came_in(house: House) -> None:
     recipients = [f"user{number:03}@example.com" for number in range(40)]
     with house.runtime.engine.begin() as connection:
         connection.execute(

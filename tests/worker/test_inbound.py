@@ -80,7 +80,7 @@ def _told(house: PostmarkHouse) -> list[dict[str, Any]]:
         return [body(row) for row in connection.execute(query).mappings()]
 
 
-def test_an_answer_joins_the_thread_of_the_mail_it_answers(house: PostmarkHouse) -> None:
+def test_a51_an_answer_joins_the_thread_of_the_mail_it_answers(house: PostmarkHouse) -> None:
     accepted, _ = house.sent(links=house.links)
     house.told(_inbound(headers={"In-Reply-To": accepted.rfc_message_id}, Subject="Something else"))
     [mail] = _mails(house)
@@ -102,7 +102,7 @@ def test_an_answer_joins_the_thread_of_the_mail_it_answers(house: PostmarkHouse)
     )
 
 
-def test_an_answer_is_told_in_the_documented_words(house: PostmarkHouse) -> None:
+def test_c31_an_answer_is_told_in_the_documented_words(house: PostmarkHouse) -> None:
     accepted, _ = house.sent()
     references = f"<first@client.test> {accepted.rfc_message_id}"
     house.told(_inbound(headers={"In-Reply-To": accepted.rfc_message_id, "References": references}))

@@ -32,7 +32,7 @@ def events(house: House) -> list[tuple[int, int, str]]:
     return [(row["cursor"], row["seq"], row["type"]) for row in rows]
 
 
-def test_a_sent_mail_gets_a_log_row_an_activity_a_thread_and_an_event(house: House) -> None:
+def test_a16_a20_a_sent_mail_gets_a_log_row_an_activity_a_thread_and_an_event(house: House) -> None:
     accepted = house.submit("ann@example.com", links=linked(house))
     house.deliver_all()
     house.record_all()
@@ -149,7 +149,9 @@ def test_events_are_numbered_without_gaps_and_only_wanted_ones_are_addressed_to_
     assert other_campaign not in {row["endpoint_id"] for row in addressed}
 
 
-def test_a30_while_the_log_refuses_writes_the_mail_stays_sent_and_is_logged_once_when_it_recovers(house: House) -> None:
+def test_a30_a45_while_the_log_refuses_writes_the_mail_stays_sent_and_is_logged_once_when_it_recovers(
+    house: House,
+) -> None:
     accepted = house.submit("ann@example.com", links=linked(house))
     house.deliver_all()
     _break_log(house)

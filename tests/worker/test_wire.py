@@ -37,7 +37,7 @@ def row(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_the_documented_outgoing_body() -> None:
+def test_c36_the_documented_outgoing_body() -> None:
     sent = body(row())
     assert sent["event"] == "MAIL_DELIVERED"
     assert sent["details"] == {
@@ -62,7 +62,7 @@ def test_what_stands_beside_the_documented_body() -> None:
     }
 
 
-def test_the_documented_incoming_body_keeps_its_hyphens() -> None:
+def test_c31_the_documented_incoming_body_keeps_its_hyphens() -> None:
     data = {
         "message_id": "<CABc123def@mail.example.com>",
         "in_reply_to": "<edith_mailer550e8400@sparrowmailer.com>",
@@ -130,7 +130,7 @@ def test_missing_custom_args_are_an_empty_object() -> None:
 
 
 @pytest.mark.parametrize("kind", list(EventType))
-def test_every_event_has_a_body_under_its_wire_name(kind: EventType) -> None:
+def test_c35_every_event_has_a_body_under_its_wire_name(kind: EventType) -> None:
     sent = body(row(type=kind.value))
     assert sent["event"] == WIRE_NAMES[kind]
     assert isinstance(sent["details"], dict)
