@@ -7,7 +7,7 @@ A stream ends after a minute and the browser opens it again, so that a key that 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +46,7 @@ class Hub:
         self._turn = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def stream(self, workspace_id: UUID) -> AsyncIterator[bytes]:
+    async def stream(self, workspace_id: UUID) -> AsyncGenerator[bytes, None]:
         """The events of one viewer."""
         self._join(workspace_id)
         try:

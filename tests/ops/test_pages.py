@@ -384,7 +384,7 @@ def test_a_mailer_is_paused_resumed_and_tested(
     assert session.get_one(Mailer, mailer_id).status == "paused"
     assert "sends again" in operator.act(f"/ops/mailers/{mailer_id}/resume", back="/ops/mailers")
     assert "The provider refused" in operator.act(f"/ops/mailers/{mailer_id}/test", back="/ops/mailers")
-    assert _audited(session, tenant) == ["mailer.paused", "mailer.resumed"]
+    assert _audited(session, tenant) == ["mailer.paused", "mailer.resumed", "mailer.tested"]
 
 
 def _endpoint(session: Session, tenant: Tenant, **columns: Any) -> UUID:
@@ -446,6 +446,7 @@ def test_an_endpoint_is_tested_switched_off_and_on(operator: Browser, session: S
     assert "is disabled" in operator.get("/ops").text
     assert "is active." in operator.act(f"{back}/switch", status="active", back=back)
     assert "Input should be" in operator.act(f"{back}/switch", status="x", back=back)
+    assert _audited(session, tenant) == ["webhook_endpoint.test", "webhook_endpoint.change", "webhook_endpoint.change"]
 
 
 def test_the_follow_up_of_unlogged_mail_is_hurried(
