@@ -8,6 +8,7 @@ from api_shim.waiting import Announcements
 from models.database import connect
 from worker.app import celery_app
 from worker.bell import BellRinger, Bells
+from worker.domains import Domains
 from worker.mailers import Providers
 from worker.pace import Pace
 from worker.runtime import open_tracker
@@ -33,6 +34,7 @@ class Services:
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
         self.providers = Providers(self.engine, settings, self.vault)
+        self.domains = Domains(settings.dns_servers)
         self.announcements = Announcements(settings.database_url)
         self.peppers = settings.keys
         """Keys that API key hashes may have been made with; the first makes new ones."""
@@ -40,5 +42,6 @@ class Services:
     def close(self) -> None:
         self.ringer.close()
         self.providers.close()
+        self.domains.close()
         self.engine.dispose()
         self.redis.close()

@@ -27,11 +27,15 @@ from worker.mailers import OpenMailer
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts
 from worker.retry import Backoff
 from worker.runtime import Runtime
+from worker.validation import refusal
 
 log = structlog.get_logger()
 
 TASK_SECONDS = 5.0
 """A task starts no new slice after so long: the rest goes back, so that lanes take turns and a stop is quick."""
+
+DNS_SECONDS = 3.0
+"""Longest that a batch waits for the DNS; shorter than a task, so that every batch sends something."""
 
 Composed = tuple[Held, OutboundEmail]
 
@@ -135,31 +139,41 @@ class Delivery:
             self._keep(message, judge_lookup(message, self._provider.lookup(email), self._policy))
 
     def _sift(self, queued: Sequence[Held]) -> list[Held]:
-        """What may go: not expired, and with a recipient that is not suppressed."""
+        """What may go: not expired, and with a recipient that is neither suppressed nor invalid."""
         suppressed = self._suppressed(queued)
+        refused = self._refused(queued)
         now = datetime.now(UTC)
         ready = []
         for message in queued:
             expires_at = self.submissions[message.submission_id].expires_at
-            stopped = {
-                address: suppressed[key] for address in message.pending if (key := address.lower()) in suppressed
-            }
-            remaining = _without(message, stopped) if stopped else message
+            stopped = _stopped(message, suppressed, refused if self._validates(message) else {})
+            remaining = message._replace(outcomes=message.outcomes | stopped) if stopped else message
             if expires_at is not None and expires_at <= now:
                 late = f"expires_at {expires_at.isoformat()} passed before it could be sent"
                 self._keep(message, ended(message, State.EXPIRED, late))
             elif remaining.pending:
                 ready.append(remaining)
             else:
-                served = any(one["outcome"] == Result.ACCEPTED for one in remaining.outcomes.values())
-                why = f"on the suppression list: {', '.join(sorted(set(stopped.values())))}"
-                self._keep(message, ended(remaining, State.SENT if served else State.SUPPRESSED, why))
+                why = "; ".join(sorted({one["detail"] for one in stopped.values()}))
+                self._keep(message, ended(remaining, _state_without_recipients(remaining), why))
         return ready
 
     def _suppressed(self, queued: Sequence[Held]) -> dict[str, str]:
         addresses = list({address.lower() for message in queued for address in message.pending})
         rows = self.connection.execute(_SUPPRESSED, {"workspace_id": self.mailer.workspace_id, "addresses": addresses})
         return {row.address: row.reason for row in rows}
+
+    def _validates(self, message: Held) -> bool:
+        """Whether its recipients are to be validated; after the first attempt the provider's word counts more."""
+        return message.tries == 0 and self.submissions[message.submission_id].content.settings.validate
+
+    def _refused(self, queued: Sequence[Held]) -> dict[str, str]:
+        """Why mail to a domain surely cannot be delivered, of the domains to be validated. Asks the DNS."""
+        domains = {_domain(address) for message in queued if self._validates(message) for address in message.pending}
+        if not domains:
+            return {}
+        found = self.runtime.domains.look_up(domains, DNS_SECONDS)
+        return {domain: why for domain, mail in found.items() if (why := refusal(domain, mail))}
 
     def _compose(self, messages: Sequence[Held]) -> list[Composed]:
         composed = []
@@ -257,10 +271,24 @@ NOT_COMPOSED = "could not be composed"
 """Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
 
 
-def _without(message: Held, stopped: Mapping[str, str]) -> Held:
-    """The message with some recipients decided: suppressed."""
-    suppressed = {
-        address: {"outcome": "suppressed", "detail": f"on the suppression list: {reason}"}
-        for address, reason in stopped.items()
-    }
-    return message._replace(outcomes=message.outcomes | suppressed)
+def _stopped(message: Held, suppressed: Mapping[str, str], refused: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The recipients that get nothing, each with its outcome."""
+    stopped = {}
+    for address in message.pending:
+        if why := suppressed.get(address.lower()):
+            stopped[address] = {"outcome": State.SUPPRESSED.value, "detail": f"on the suppression list: {why}"}
+        elif refused and (why := refused.get(_domain(address))):
+            stopped[address] = {"outcome": State.SKIPPED.value, "detail": f"invalid recipient: {why}"}
+    return stopped
+
+
+def _state_without_recipients(message: Held) -> State:
+    """What became of a message that has nobody left to go to. A suppression may be lifted, so it comes first."""
+    outcomes = {one["outcome"] for one in message.outcomes.values()}
+    if Result.ACCEPTED in outcomes:
+        return State.SENT
+    return State.SKIPPED if State.SKIPPED in outcomes and State.SUPPRESSED not in outcomes else State.SUPPRESSED
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower()

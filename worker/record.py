@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.event import EventType
+from models.message import ACCEPTED
 from providers import CONFIRMS_DELIVERY
 from worker.bell import endpoint_lane
 from worker.events import NewEvent, append_events
@@ -189,7 +190,7 @@ def _events(row: Any) -> list[NewEvent]:
 
 
 def _event_type(row: Any, outcome: str | None) -> EventType:
-    if outcome in ("permanent", "suppressed") or row.state not in ("sent", "delivered", "bounced", "complained"):
+    if outcome in ("permanent", "suppressed", "skipped") or row.state not in ACCEPTED:
         composed = not (row.reason or "").startswith("could not be composed")
         return EventType.FAILED if composed else EventType.GENERATION_FAILED
     return EventType.ACCEPTED if row.provider in CONFIRMS_DELIVERY else EventType.DELIVERED

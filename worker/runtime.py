@@ -11,6 +11,7 @@ from models.database import connect
 from worker.app import celery_app
 from worker.bell import Bells
 from worker.circuits import Circuits
+from worker.domains import Domains
 from worker.mailers import Providers
 from worker.notify import Notifier
 from worker.pace import Pace
@@ -42,11 +43,13 @@ class Runtime:
         self.tracker = open_tracker(settings)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.providers = Providers(self.engine, settings, self.vault)
+        self.domains = Domains(settings.dns_servers)
         self.submissions = Submissions()
         self.notifier = Notifier(self.engine, settings, self.vault)
 
     def close(self) -> None:
         self.notifier.close()
+        self.domains.close()
         self.providers.close()
         self.engine.dispose()
         self.redis.close()
