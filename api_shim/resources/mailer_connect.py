@@ -23,8 +23,6 @@ from api_shim.resources.mailers import NOT_CONNECTED, find, show
 from api_shim.services import Services
 from models.mailer import Mailer, MailerStatus
 from providers.base import Account
-from providers.gmail import Gmail
-from providers.gmail_service import CallFailed
 from providers.oauth import exchange_code, revoke
 from providers.tokens import TOKEN, Grant, TokenError
 from worker.mailers import mailer_purpose
@@ -206,6 +204,10 @@ def _connected(account: Account, grant: Grant) -> Connected:
 
 def _aliases(account: Account) -> list[str] | None:
     """The addresses that Gmail lets this mailbox send as, or None where it will not say."""
+    # Google's client is large, and few processes ever need it.
+    from providers.gmail import Gmail
+    from providers.gmail_service import CallFailed
+
     mailbox = Gmail(account)
     try:
         return [alias.email for alias in mailbox.aliases() if alias.usable]
