@@ -94,11 +94,12 @@ GENERAL: Final = {
 
 _TAKEN: Final = "Another one has that name or address."
 _TOO_LATE: Final = "Its state does not allow it any more."
+_NO_OAUTH: Final = "The provider is not connected by OAuth, or lacks what that takes."
 _DISABLED: Final = "The endpoint is disabled."
 CONFLICTS: Final[Mapping[str, str]] = {
     "DELETE /v1/mailers/{id}": "The mailer has mail that is not finished.",
     "DELETE /v1/users/{id}": "The user owns mailers.",
-    "POST /v1/mailers/{id}/connect": "The provider is not connected by OAuth, or lacks what that takes.",
+    **dict.fromkeys(("POST /v1/mailers/{id}/connect", "POST /v1/mailers/{id}/disconnect"), _NO_OAUTH),
     **dict.fromkeys(
         (
             "POST /v1/users", "PUT /v1/users/{id}", "POST /v1/email/configs", "PATCH /v1/email/configs/{config_id}",

@@ -28,32 +28,39 @@ _SAFETY: Final = {
 
 
 @router.get("")
-async def reference(request: Request) -> Response:
-    """Every operation, by tag."""
-    return _page("reference.html", document=request.app.openapi())
+def reference(request: Request) -> Response:
+    """Every operation, by tag. Written once: the document does not change while the process runs."""
+    state = request.app.state
+    if not hasattr(state, "reference"):
+        document = request.app.openapi()
+        state.reference = _page("reference.html", document=document, sections=Reader(document).sections())
+    return _html(state.reference)
 
 
 @router.get("/errors")
-async def errors() -> Response:
+def errors() -> Response:
     """Every error code; ``type`` of a problem+json answer leads here."""
-    return _page("errors.html")
+    return _html(_errors())
 
 
 @router.get("/style.css")
-async def style() -> Response:
+def style() -> Response:
     return Response(
         files("api_shim.docs").joinpath("style.css").read_bytes(), media_type="text/css; charset=utf-8", headers=_SAFETY
     )
 
 
-def _page(name: str, document: dict[str, Any] | None = None) -> Response:
-    sections = Reader(document).sections() if document else ()
-    html = (
-        _templates()
-        .get_template(name)
-        .render(document=document, sections=sections, codes=_codes() if document is None else ())
-    )
-    return Response(html, media_type="text/html; charset=utf-8", headers=_SAFETY)
+def _html(page: str) -> Response:
+    return Response(page, media_type="text/html; charset=utf-8", headers=_SAFETY)
+
+
+@cache
+def _errors() -> str:
+    return _page("errors.html", codes=_codes())
+
+
+def _page(name: str, **content: Any) -> str:
+    return _templates().get_template(name).render(**content)
 
 
 def _codes() -> list[dict[str, Any]]:

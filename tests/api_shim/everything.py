@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from api_shim.docs.reading import Reader
 from api_shim.services import Services
+from deploy.services import free_port
 from models.event import EventType
 from models.message import UNTIL_SOMEBODY_ACTS, Message, State
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
@@ -76,6 +77,8 @@ SPARE: Mapping[tuple[str, str], str] = {
     ("delete", "/v1/keys/{id}"): "spare_key",
     ("delete", "/v1/users/{id}"): "spare_user",
     ("delete", "/v1/suppressions/{id}"): "spare_suppression",
+    ("post", "/v1/mailers/{id}/connect"): "oauth_mailer",
+    ("post", "/v1/mailers/{id}/disconnect"): "oauth_mailer",
     ("delete", "/v1/opportunities/{id}"): "spare_deal",
     ("delete", "/v1/companies/{id}"): "spare_customer",
     ("post", "/v1/messages/{message_id}/cancel"): "spare_message",
@@ -215,6 +218,10 @@ class World:
         }  # fmt: skip
         self._made("mailer", "POST", "/mailers", {**relay, "default": True})
         self._made("spare_mailer", "POST", "/mailers", {**relay, "name": "spare"})
+        nobody = f"http://127.0.0.1:{free_port()}"
+        consented = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
+        gmail = {**relay, "provider": "gmail", "name": "gmail", "credentials": consented}
+        self._made("oauth_mailer", "POST", "/mailers", {**gmail, "base_url": nobody, "auth_url": nobody})
         self._made(
             "config",
             "POST",

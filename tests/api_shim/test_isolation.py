@@ -26,6 +26,7 @@ PUBLIC = {
     "GET /docs", "GET /docs/errors", "GET /docs/style.css",
     "GET /t/o/{token}", "HEAD /t/o/{token}", "GET /t/c/{token}", "HEAD /t/c/{token}",
     "GET /t/u/{token}", "HEAD /t/u/{token}", "POST /t/u/{token}",
+    "GET /v1/mailers/oauth/callback", "GET /functions/v1/api/v1/mailers/oauth/callback",
     "GET /v1/hooks/{provider}/{token}", "POST /v1/hooks/{provider}/{token}",
     "GET /functions/v1/api/v1/hooks/{provider}/{token}", "POST /functions/v1/api/v1/hooks/{provider}/{token}",
 }  # fmt: skip
