@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from api_shim.docs.reading import Reader
 from api_shim.services import Services
 from deploy.services import free_port
+from models.base import uuid7
 from models.event import EventType
 from models.message import UNTIL_SOMEBODY_ACTS, Message, State
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
@@ -195,12 +196,12 @@ class World:
         return found
 
     def _entities(self) -> None:
-        self._made("contact", "PUT", f"/contacts/{uuid4()}", {"email": "grace@example.com", "name": "Grace"})
-        self._made("customer", "PUT", f"/customers/{uuid4()}", {"name": "Example", "domain": "example.com"})
+        self._made("contact", "PUT", f"/contacts/{uuid7()}", {"email": "grace@example.com", "name": "Grace"})
+        self._made("customer", "PUT", f"/customers/{uuid7()}", {"name": "Example", "domain": "example.com"})
         links = {"contact_id": self["contact"], "customer_id": self["customer"]}
-        self._made("deal", "PUT", f"/deals/{uuid4()}", {"name": "Order", **links})
-        self._made("spare_deal", "PUT", f"/deals/{uuid4()}", {"name": "Offer"})
-        self._made("spare_customer", "PUT", f"/customers/{uuid4()}", {"name": "Sample"})
+        self._made("deal", "PUT", f"/deals/{uuid7()}", {"name": "Order", **links})
+        self._made("spare_deal", "PUT", f"/deals/{uuid7()}", {"name": "Offer"})
+        self._made("spare_customer", "PUT", f"/customers/{uuid7()}", {"name": "Sample"})
 
     def _people(self) -> None:
         self._made("key", "POST", "/keys", {"name": "shop", "scopes": ["email:send"]})

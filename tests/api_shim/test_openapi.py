@@ -139,24 +139,23 @@ def _form(value: Any) -> Any:
 
 SHOWN = (
     (r"(?<=postroad_live_)[\w+/=-]+|(?<=whsec_)[\w+/=-]+", "..."),
-    (r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "0193e0a2-9a4b-7c3d-8e5f-{:012d}"),
-    (r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b", "01JC3BBW8S9YGX2VNKG5{:06d}"),
-    (r"\b[0-9a-f]{32}\b", "{:032d}"),
-    (r"(?<=autumn-)[0-9a-f]{8}|(?<=\"h)[0-9a-f]{8}(?=[@\"])", "{:08d}"),
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(?:Z|\+00:00)", "2026-01-01T12:00:00.{:06d}Z"),
+    (r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "0193e0a2-9a4b-7c3d-8e5f-0123456789ab"),
+    (r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b", "01JC3BBW8S9YGX2VNKG5MD7BTA"),
+    (r"\b[0-9a-f]{32}\b", "0123456789abcdef0123456789abcdef"),
+    (r"(?<=autumn-)[0-9a-f]{8}|(?<=\"h)[0-9a-f]{8}(?=[@\"])", "2026"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(?:Z|\+00:00)", "2026-01-01T12:00:00Z"),
     (r"(?<=127\.0\.0\.1:)\d+", "8443"),
     (r"(?<=state=)[\w%.-]+|(?<=code_challenge=)[\w-]+|(?<=/hooks/smtp/)[\w-]+|(?<=/hooks/gmail/)[\w-]+", "..."),
     (r"(?<=_seconds\": )\d+\.\d+", "0.25"),
     (r"\bp\d@", "p1@"),
 )
-"""What differs from run to run, or is secret -> what is written in its place; the same for the same."""
+"""What differs from run to run, or is secret -> what is written in its place."""
 
 
 def _settled(answers: dict[str, Any]) -> str:
     text = json.dumps(_shortened(answers), indent=1, ensure_ascii=False)
     for pattern, shown in SHOWN:
-        known: dict[str, str] = {}
-        text = re.sub(pattern, lambda found: known.setdefault(found[0], shown.format(len(known))), text)  # noqa: B023
+        text = re.sub(pattern, shown, text)
     return text + "\n"
 
 
