@@ -58,14 +58,16 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
         batch = lease.claim(
             connection, mailer_id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
+    claimed = len(batch.messages) if batch else 0
+    runtime.pace.give_back(mailer, allowed - claimed)
     if batch is None:
-        runtime.pace.settle(mailer, allowed, 0)
         return 0
     started = time.monotonic()
     with deadline(longest), closing(Delivery(runtime, mailer, batch)) as delivery:
         delivery.run()
-    runtime.pace.settle(mailer, allowed, delivery.attempted, time.monotonic() - started)
-    return len(batch.messages)
+    runtime.pace.give_back(mailer, claimed - delivery.attempted)
+    runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
+    return claimed
 
 
 class Delivery:

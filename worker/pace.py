@@ -96,12 +96,15 @@ class Pace:
             self._rest(send_lane(mailer.id, priority), wait)
         return granted
 
-    def settle(self, mailer: OpenMailer, granted: int, used: int, seconds: float = 0.0) -> None:
-        """Gives back what was granted and not used; keeps in mind how fast it went."""
-        if used and seconds:
-            self._rates[mailer.id] = used / seconds
-        if granted > used and (limits := self._limits(mailer)):
-            self._ask(limits, Priority.HIGH, used - granted)
+    def give_back(self, mailer: OpenMailer, unused: int) -> None:
+        """Returns what was granted and is not going to be used."""
+        if unused and (limits := self._limits(mailer)):
+            self._ask(limits, Priority.HIGH, -unused)
+
+    def observe(self, mailer: OpenMailer, sent: int, seconds: float) -> None:
+        """Keeps in mind how fast it went, in case it turns out to have been too fast."""
+        if sent and seconds:
+            self._rates[mailer.id] = sent / seconds
 
     def slow_down(self, mailer: OpenMailer) -> None:
         """The provider found us too fast: from now on half of what we did."""

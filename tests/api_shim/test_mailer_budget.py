@@ -48,7 +48,7 @@ def test_what_was_learned_is_shown(client: TestClient, app_services: Services) -
     id_ = made(client)
     mailer = opened(app_services, id_)
     assert type(mailer.provider) is Smtp
-    app_services.pace.settle(mailer, 200, 60, 2.0)
+    app_services.pace.observe(mailer, 60, 2.0)
     app_services.pace.slow_down(mailer)
     assert client.get(f"/v1/mailers/{id_}/budget").json()["learned_per_second"] == 15
 

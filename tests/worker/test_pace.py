@@ -57,7 +57,8 @@ def test_a_mailer_without_limits_asks_nobody(house: House, monkeypatch: pytest.M
 
     monkeypatch.setattr(redis.Redis, "execute_command", never)
     assert house.runtime.pace.take(mailer, NORMAL, 200) == 200
-    house.runtime.pace.settle(mailer, 200, 150, 1.0)
+    house.runtime.pace.give_back(mailer, 50)
+    house.runtime.pace.observe(mailer, 150, 1.0)
 
 
 def test_no_second_holds_more_than_its_limit(house: House) -> None:
@@ -116,7 +117,7 @@ def test_an_allowance_that_was_not_used_comes_back(house: House) -> None:
 
 def test_nobody_can_give_back_more_than_was_taken(house: House) -> None:
     mailer = limit(house, per_day=10)
-    house.runtime.pace.settle(mailer, 8, 0)
+    house.runtime.pace.give_back(mailer, 8)
     assert house.runtime.pace.take(mailer, HIGH, 50) == 10
 
 
@@ -132,7 +133,7 @@ def test_a_short_rest_ends_with_a_bell_of_its_own(house: House) -> None:
 def test_a_throttled_mailer_goes_at_half_its_rate_afterwards(house: House) -> None:
     mailer = limit(house)
     pace = house.runtime.pace
-    pace.settle(mailer, 200, 100, 1.0)
+    pace.observe(mailer, 100, 1.0)
     pace.slow_down(mailer)
     pace.slow_down(mailer)  # another worker, throttled by the same trouble
     assert pace.learned(mailer.id) == pytest.approx(50)
@@ -146,7 +147,7 @@ def test_a_rate_grows_by_a_tenth_per_clean_minute_and_never_falls_below_one(
 ) -> None:
     mailer = limit(house)
     pace = house.runtime.pace
-    pace.settle(mailer, 1, 1, 10.0)
+    pace.observe(mailer, 1, 10.0)
     pace.slow_down(mailer)
     assert pace.learned(mailer.id) == 1
     later = time.time() + 125
@@ -176,7 +177,7 @@ def test_without_redis_each_worker_takes_half_by_itself(house: House) -> None:
     away = redis.Redis.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.1)
     pace = Pace(away, Bells(house.runtime.bells._app, away))
     assert [pace.take(mailer, HIGH, 100), pace.take(mailer, HIGH, 100)] == [5, 0]
-    pace.settle(mailer, 5, 2)
+    pace.give_back(mailer, 3)
     assert pace.take(mailer, HIGH, 100) == 3
     pace.slow_down(mailer)
 
