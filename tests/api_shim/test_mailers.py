@@ -105,7 +105,7 @@ def test_the_documented_body_makes_a_mailer(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("provider", WORKING)
-def test_credentials_are_sealed_and_never_come_back(
+def test_c30_credentials_are_sealed_and_never_come_back(
     client: TestClient, app_services: Services, session: Session, provider: str
 ) -> None:
     answer = client.post("/v1/mailers", json={"provider": provider, "credentials": WORKING[provider]})

@@ -1,21 +1,16 @@
 """A reply goes into its thread, to whoever is to be answered, and is answered as a send is."""
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from httpx2 import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
-from api_shim.auth import SCOPES, issue_key
 from api_shim.services import Services
 from models.content import Content
 from models.crm import Activity, Contact, Deal
@@ -23,6 +18,7 @@ from models.message import Message, Submission
 from models.record import Thread
 from providers.emulators.smtp import SmtpEmulator
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
+from tests.api_shim.office import Office, open_office
 from tests.api_shim.record_rows import add_inbound, add_log, add_mailer, add_thread
 from tests.worker.house import House
 from worker.settings import Settings
@@ -214,41 +210,10 @@ def test_every_documented_field_is_read(client: TestClient, api: TestClient) -> 
     assert {"200", "202", "400", "422", "502"} <= set(operation["responses"])
 
 
-@dataclass(frozen=True)
-class Office:
-    """A workspace whose mail really goes out, to an SMTP server on loopback."""
-
-    api: TestClient
-    """In whose event loop outcomes are announced; a client of its own would wait in vain."""
-    key: str
-    house: House
-
-    @property
-    def tenant(self) -> Tenant:
-        return Tenant(workspace_id=self.house.workspace_id, user_id=uuid4(), key="", key_id=uuid4())
-
-    def reply(self, **body: Any) -> Response:
-        """Posts a reply and does the worker's part until it is answered. A worker works in the main thread: it has alarms."""
-        with ThreadPoolExecutor(1) as outside:
-            answer = outside.submit(self.api.post, PATH, json=body, headers={"Authorization": f"Bearer {self.key}"})
-            while not answer.done():
-                self.house.deliver()
-                self.house.record_all()
-                time.sleep(0.02)
-            return answer.result()
-
-
 @pytest.fixture
 def office(api: TestClient, settings: Settings, app_services: Services) -> Iterator[Office]:
-    with SmtpEmulator() as server:
-        house = House(settings, server)
-        with app_services.sessions() as session:
-            _, key = issue_key(
-                session, workspace_id=house.workspace_id, name="test", scopes=SCOPES, pepper=app_services.peppers[0]
-            )
-            session.commit()
-        yield Office(api, key, house)
-        house.close()
+    with SmtpEmulator() as server, open_office(api, app_services, House(settings, server)) as opened:
+        yield opened
 
 
 def test_a42_a_reply_is_sent_logged_and_stands_in_its_thread(office: Office, session: Session) -> None:

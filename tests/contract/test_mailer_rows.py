@@ -1,0 +1,106 @@
+"""Single features of the mailer API (C), from the request to what the recipient has."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api_shim.services import Services
+from models.event import WIRE_NAMES
+from providers import ADAPTERS
+from providers.emulators.gmail import GmailEmulator
+from providers.emulators.sparkpost import SparkPostEmulator
+from tests.api_shim.office import Office, open_office
+from tests.contract.houses import ApiHouse
+from tests.contract.received import only
+from worker.settings import Settings
+
+
+def body(office: Office, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "from": {"email": "hello@demo.test"},
+        "to": [{"email": "grace@example.com"}],
+        "subject": "Your order",
+        "content": [{"type": "text/plain", "value": "Thank you."}],
+        "mailer_id": str(office.house.mailer_id),
+        "settings": {},
+    }
+    return values | changes
+
+
+def sent(office: Office, **changes: Any) -> dict[str, Any]:
+    """The message of a submission, after the worker was at it."""
+    answer = office.send(body(office, **changes))
+    assert answer.status_code == 202, answer.text
+    office.work()
+    [message] = office.get("/v1/messages", ref_id=answer.json()["ref_id"])["data"]
+    found: dict[str, Any] = message
+    return found
+
+
+@pytest.mark.parametrize(("pool", "used"), [("", None), ("transactional", "transactional")])
+def test_c21_a_pool_is_passed_on_and_none_means_the_providers_default(
+    api: TestClient, app_services: Services, settings: Settings, pool: str, used: str | None
+) -> None:
+    with SparkPostEmulator() as sparkpost, open_office(api, app_services, ApiHouse(settings, sparkpost)) as office:
+        assert sent(office, settings={"ip_pool": pool})["state"] == "sent"
+        [mail] = sparkpost.mails
+        assert mail.options.get("ip_pool") == used
+
+
+def test_c22_urgent_mail_does_not_wait_behind_what_came_before_it(office: Office) -> None:
+    for name, priority in (("first", 0), ("second", 0), ("urgent", 1)):
+        mail = body(office, to=[{"email": f"{name}@example.com"}], priority=priority)
+        assert office.client.post("/v1/email/send", json=mail).status_code == 202
+    office.house.deliver(priority=1)
+    office.house.deliver(priority=0)
+    taken = [mail.recipients[0] for mail in office.house.server.received]
+    assert taken[0] == "urgent@example.com"
+    assert sorted(taken[1:]) == ["first@example.com", "second@example.com"]
+
+
+def test_c25_a_mail_gets_a_message_id_of_its_own_at_the_senders_domain(office: Office) -> None:
+    message = sent(office)
+    _, mail = only(office)
+    assert mail["Message-ID"] == message["message_id"] == f"<postroad{message['id']}@demo.test>"
+
+
+def test_c26_a_callers_own_message_id_is_wrapped(office: Office) -> None:
+    message = sent(office, headers={"Message-ID": "order-17"})
+    _, mail = only(office)
+    assert mail["Message-ID"] == message["message_id"] == "<postroad_order-17@demo.test>"
+
+
+def test_c27_gmail_takes_no_message_id_of_the_caller(
+    api: TestClient, app_services: Services, settings: Settings
+) -> None:
+    with GmailEmulator() as gmail, open_office(api, app_services, ApiHouse(settings, gmail)) as office:
+        message = sent(office, **{"from": {"email": gmail.address}, "headers": {"Message-ID": "order-17"}})
+        [mail] = gmail.messages.values()
+        assert message["state"] == "sent"
+        assert mail.header("Message-ID") == message["message_id"]
+        assert "order-17" not in str(mail.header("Message-ID"))
+
+
+def test_c30_every_documented_provider_has_an_adapter() -> None:
+    documented = {"gmail", "gmail_smtp", "microsoft365", "outlook_smtp", "smtp", "sparkpost", "mailgun"}
+    assert documented | {"postmark"} == set(ADAPTERS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MAIL_DELIVERED", "MAIL_OPENED", "MAIL_CLICKED", "MAIL_BOUNCED", "MAIL_SPAM", "GENERATION_FAILURE", "INCOMING_EMAIL"],
+)  # fmt: skip
+def test_c31_c35_every_documented_event_can_be_asked_for(office: Office, name: str) -> None:
+    endpoint = {"url": "http://127.0.0.1:8099/", "events": [name]}
+    answer = office.client.post("/v1/webhook-endpoints", json=endpoint)
+    assert (answer.status_code, answer.json()["events"]) == (201, [name])
+    assert name in WIRE_NAMES.values()
+
+
+def test_c38_what_was_sent_is_found_by_ref_id_and_counted_by_campaign(office: Office) -> None:
+    ref_id = sent(office, campaign_id="orders")["ref_id"]
+    sent(office, campaign_id="other")
+    assert [row["ref_id"] for row in office.get("/v1/email/logs", ref_id=ref_id)["data"]] == [ref_id]
+    campaign = office.get("/v1/campaigns/orders")
+    assert (campaign["total"], campaign["counts"]["sent"]) == (1, 1)
