@@ -5,7 +5,7 @@ only if its own transaction commits.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from api_shim.conversation import Conversation, conversation
 from api_shim.entities import require_entities
 from api_shim.errors import ApiError
 from api_shim.idempotency import Repeat
-from api_shim.sender import Sender, resolve_sender
+from api_shim.sender import Sender, pool_of, resolve_sender
 from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
 from models.base import uuid7
@@ -131,7 +131,7 @@ def prepare(session: Session, caller: Caller, submission: Submission, attachment
         attachments=tuple(attachment.ref for attachment in attachments),
         individual=submission.individual,
         personalised=submission.substitutions is not None,
-        settings=submission.settings,
+        settings=replace(submission.settings, ip_pool=pool_of(sender.mailer, submission.settings.ip_pool)),
     )
     return Prepared(sender=sender, words=words, earlier=earlier, content=content)
 

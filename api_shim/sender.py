@@ -110,6 +110,20 @@ def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
     return _mailer(session, workspace_id, Mailer.user_id.is_(None))
 
 
+def pool_of(mailer: Mailer, name: str) -> str:
+    """The provider's own name of an IP pool; empty for its default routing.
+
+    A mailer without `ip_pools` passes names on as they are. Raises VALIDATION_ERROR for one that its list lacks.
+    """
+    if not name or not mailer.ip_pools:
+        return name
+    if name not in mailer.ip_pools:
+        known = ", ".join(sorted(mailer.ip_pools))
+        fault = Fault("settings.ip_pool", f"settings.ip_pool is not a pool of mailer {mailer.id}, which has {known}.")
+        raise ApiError("VALIDATION_ERROR", faults=[fault])
+    return str(mailer.ip_pools[name])
+
+
 def _allowed(mailer: Mailer, submission: Submission) -> Address:
     """The From asked for, if the mailer may use it; the mailer's first address if none was asked for."""
     if submission.sender is None:

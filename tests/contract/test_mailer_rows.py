@@ -48,6 +48,19 @@ def test_c21_a_pool_is_passed_on_and_none_means_the_providers_default(
         assert mail.options.get("ip_pool") == used
 
 
+def test_c21_a_pool_goes_by_the_name_that_the_mailer_gives_it(
+    api: TestClient, app_services: Services, settings: Settings
+) -> None:
+    with SparkPostEmulator() as sparkpost:
+        house = ApiHouse(settings, sparkpost, ip_pools={"transactional": "sp-17"})
+        with open_office(api, app_services, house) as office:
+            sent(office, settings={"ip_pool": "transactional"})
+            assert sparkpost.mails[0].options["ip_pool"] == "sp-17"
+            refused = office.send(body(office, settings={"ip_pool": "other"}))
+            assert (refused.status_code, len(sparkpost.mails)) == (400, 1)
+            assert "transactional" in refused.json()["error"]
+
+
 def test_c22_urgent_mail_does_not_wait_behind_what_came_before_it(office: Office) -> None:
     for name, priority in (("first", 0), ("second", 0), ("urgent", 1)):
         mail = body(office, to=[{"email": f"{name}@example.com"}], priority=priority)
