@@ -1,6 +1,7 @@
 """The dashboard in this process, on a real database, with people logged in."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -13,11 +14,16 @@ from api_shim.auth import SCOPES, issue_key
 from api_shim.services import Services
 from models.base import uuid7
 from models.content import Address, Content
-from models.message import Message, State, Submission
+from models.message import UNTIL_SOMEBODY_ACTS, Message, State, Submission
+from models.webhook import WebhookEndpoint
 from tests.api_shim.conftest import Tenant, api, app_services, other_tenant, session, settings, tenant
-from tests.api_shim.record_rows import add_mailer
+from tests.api_shim.record_rows import add_log, add_mailer
 
 __all__ = ["api", "app_services", "other_tenant", "session", "settings", "tenant"]
+
+
+HELD: dict[str, Any] = {"state": State.UNCERTAIN, "due_at": UNTIL_SOMEBODY_ACTS, "reason": "held: nobody knows"}
+"""Columns of a message that waits for a decision."""
 
 
 class Browser:
@@ -111,3 +117,35 @@ def add_message(session: Session, tenant: Tenant, *, content: dict[str, Any] | N
     session.add(row)
     session.commit()
     return id_
+
+
+def fresh(session: Session, message_id: UUID) -> Message:
+    session.expire_all()
+    return session.get_one(Message, message_id)
+
+
+def add_failed(session: Session, tenant: Tenant, **columns: Any) -> UUID:
+    """A refused message and its log row."""
+    attempts = [
+        {"at": datetime.now(UTC).isoformat(), "outcome": "permanent", "code": "550", "detail": "No such mailbox"}
+    ]
+    message_id = add_message(
+        session,
+        tenant,
+        **{"state": State.FAILED, "tries": 1, "attempts": attempts, "finished_at": datetime.now(UTC), **columns},
+    )
+    row = session.get_one(Message, message_id)
+    add_log(
+        session, tenant, message_id=message_id, submission_id=row.submission_id, status=row.state,
+        recipient_email=row.recipients[0], recipients=row.recipients, rfc_message_id=row.rfc_message_id,
+        provider_message_id=row.provider_message_id, mailer_id=row.mailer_id,
+    )  # fmt: skip
+    return message_id
+
+
+def add_endpoint(session: Session, tenant: Tenant, **columns: Any) -> UUID:
+    values = {"url": "https://hooks.example.com/", "events": ["*"], "sealed_secret": b""}
+    row = WebhookEndpoint(id=uuid7(), workspace_id=tenant.workspace_id, **(values | columns))
+    session.add(row)
+    session.commit()
+    return row.id
