@@ -6,6 +6,7 @@ The routes are those of the app; one that `everything` knows no example of fails
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -34,6 +35,11 @@ PUBLIC = {
 
 DASHBOARD = "/ops/"
 """Has a login of its own."""
+
+OPEN_IN_DASHBOARD = {"/ops/login", "/ops/static/{name}"}
+
+READS_BY_POST = {"POST /v1/templates/{id}/preview"}
+"""What takes a body to say what is to be read."""
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +182,22 @@ def test_what_is_neither_documented_nor_public_does_not_exist(api: TestClient, w
     answered = {f"{method} {path}" for method, path in paths(app) if not (path + "/").startswith(DASHBOARD)}
     assert answered - documented == PUBLIC
     assert documented - answered == set()
+
+
+def test_the_dashboard_shows_nothing_before_the_login(api: TestClient) -> None:
+    answers = {}
+    for method, path in paths(api.app):  # type: ignore[arg-type]
+        if (path + "/").startswith(DASHBOARD) and "rest" not in path and path not in OPEN_IN_DASHBOARD:
+            answer = api.request(method, re.sub(r"\{\w+\}", str(uuid4()), path), follow_redirects=False)
+            turned_away = answer.status_code == 303 and answer.headers["location"].startswith("/ops/login")
+            answers[f"{method} {path}"] = turned_away or answer.status_code in (204, 401, 403)
+    assert [name for name, ok in answers.items() if not ok] == []
+
+
+def test_what_reads_has_a_reading_scope_and_what_writes_another(walked: list[Operation]) -> None:
+    odd = {
+        operation.name
+        for operation in walked
+        if (operation.method == "get") != (operation.scope or "").endswith(":read")
+    }
+    assert odd == READS_BY_POST
