@@ -229,7 +229,7 @@ def test_what_is_retried_in_a_paused_campaign_waits_for_it(client: TestClient, r
     assert due_at >= UNTIL_SOMEBODY_ACTS
 
 
-def test_nothing_leaves_while_a_campaign_is_paused_and_all_of_it_is_sent_once(
+def test_c38_d5_nothing_leaves_while_a_campaign_is_paused_and_all_of_it_is_sent_once(
     client: TestClient, room: Mailroom
 ) -> None:
     accepted = room.submit(2000, campaign_id="spring")

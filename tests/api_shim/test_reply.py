@@ -242,7 +242,7 @@ def test_a42_a_reply_is_sent_logged_and_stands_in_its_thread(office: Office, ses
     assert session.get_one(Thread, id_).last_direction == "outbound"
 
 
-def test_a_recipient_refused_for_good_is_a_422(office: Office, session: Session) -> None:
+def test_a31_a_recipient_refused_for_good_is_a_422(office: Office, session: Session) -> None:
     id_ = add_thread(session, office.tenant)
     answer = office.reply(thread_id=str(id_), html_body="x", to_email="bounce-550@example.com")
     assert (answer.status_code, answer.json()["error"]) == (422, "EMAIL_DELIVERY_FAILED")

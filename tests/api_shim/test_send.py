@@ -151,7 +151,7 @@ def test_b16_a_workspace_without_a_provider_is_403(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_permissions")
 
 
-def test_a22_every_stale_id_is_listed_under_the_callers_own_field_name_and_nothing_is_stored(
+def test_a21_a22_a29_every_stale_id_is_listed_under_the_callers_own_field_name_and_nothing_is_stored(
     client: TestClient, tenant: Tenant, mailer_id: UUID, session: Session
 ) -> None:
     contact, deal, company, config = (str(uuid7()) for _ in range(4))
@@ -195,7 +195,7 @@ def test_a19_null_is_the_same_as_absent(client: TestClient, mailer_id: UUID) -> 
     assert send(client, CRM | {"contact_id": None, "deal_id": None, "customer_id": None}).status_code == 202
 
 
-def test_c37_a_from_that_the_mailer_may_not_use_is_refused_in_the_documented_words(
+def test_c2_c37_a_from_that_the_mailer_may_not_use_is_refused_in_the_documented_words(
     client: TestClient, mailer_id: UUID, tenant: Tenant, session: Session
 ) -> None:
     answer = send(client, body(mailer_id, **{"from": {"email": "ceo@other.example"}}))
@@ -309,7 +309,7 @@ def test_a_key_belongs_to_the_api_key_that_used_it(
     assert second.json()["ref_id"] != first.json()["ref_id"]
 
 
-def test_a_key_whose_window_has_passed_is_new_again(
+def test_b2_a_key_whose_window_has_passed_is_new_again(
     client: TestClient, mailer_id: UUID, app_services: Services, tenant: Tenant, session: Session
 ) -> None:
     send(client, body(mailer_id), Idempotency_Key="k6")
@@ -391,7 +391,7 @@ def test_b17_over_the_cap_of_a_mailer_is_429_and_stores_nothing(
     assert stored(session, tenant) == 1
 
 
-def test_accept_is_plain_python_in_the_callers_own_transaction(
+def test_d5_accept_is_plain_python_in_the_callers_own_transaction(
     app_services: Services, tenant: Tenant, mailer_id: UUID, session: Session
 ) -> None:
     submission = mailer_shape.parse(body(mailer_id, "ann@example.com"))

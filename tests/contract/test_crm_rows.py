@@ -1,9 +1,12 @@
 """Single features of the crm API (A), from the request to what the recipient and the CRM have."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -17,7 +20,7 @@ from providers.emulators.gmail import GmailEmulator
 from tests.api_shim.conftest import as_caller, new_tenant
 from tests.api_shim.office import Office
 from tests.contract.houses import access
-from tests.contract.received import only, read, text_of
+from tests.contract.received import only, text_of
 from worker.delivery import deliver
 from worker.mailers import mailer_purpose
 
@@ -125,16 +128,42 @@ def test_a19_null_links_give_an_unlinked_thread_and_log_row(office: Office) -> N
     assert office.get(f"/v1/email/logs/{sent.json()['id']}")["contact_id"] is None
 
 
+def test_a30_a_mail_whose_log_row_cannot_be_written_is_sent_and_answered_so(office: Office) -> None:
+    with log_refusing(office):
+        answer = office.send(CRM)
+    assert len(office.house.server.received) == 1
+    provider_id = office.house.scalar("select provider_message_id from message where workspace_id = :w")
+    assert (answer.status_code, answer.json()) == (422, {"error": "EMAIL_LOG_FAILED", "message_id": provider_id})
+    assert office.get("/v1/email/logs")["data"] == []
+
+
+@contextmanager
+def log_refusing(office: Office) -> Iterator[None]:
+    """Meanwhile no row can be added to the log of the office."""
+    workspace_id = office.house.workspace_id
+    with office.house.runtime.engine.begin() as connection:
+        connection.execute(text(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'full'; end $$"
+        ))  # fmt: skip
+        connection.execute(text(
+            "create trigger refuse before insert on email_log for each row"
+            f" when (new.workspace_id = '{workspace_id}') execute function refuse()"
+        ))  # fmt: skip
+    yield
+    with office.house.runtime.engine.begin() as connection:
+        connection.execute(text("drop function refuse cascade"))
+
+
 def test_a45_what_was_answered_200_stands_in_the_log_and_among_the_threads(office: Office) -> None:
     sent = office.send(CRM).json()
     assert [row["id"] for row in office.get("/v1/email/logs")["data"]] == [sent["id"]]
     assert [row["id"] for row in office.get("/v1/email/threads")["data"]] == [sent["thread_id"]]
 
 
-def test_a48_a_config_that_is_changed_changes_the_address_that_mail_leaves_from(office: Office) -> None:
+def test_a24_a48_a_config_that_is_changed_changes_the_address_that_mail_leaves_from(office: Office) -> None:
     config = {"from_email_handle": "support", "from_name": "Support", "staff_email": "team@example.com"}
     made = office.client.post("/v1/email/configs", json=config).json()
     office.client.patch(f"/v1/email/configs/{made['id']}", json={"from_email_handle": "help"})
     office.send(CRM | {"email_config_id": made["id"]})
-    [received] = office.house.server.received
-    assert read(received.data)["From"] == "Support <help@mail.test>"
+    _, mail = only(office)
+    assert mail["From"] == "Support <help@mail.test>"

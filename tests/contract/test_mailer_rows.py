@@ -1,5 +1,8 @@
 """Single features of the mailer API (C), from the request to what the recipient has."""
 
+import re
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +39,34 @@ def sent(office: Office, **changes: Any) -> dict[str, Any]:
     [message] = office.get("/v1/messages", ref_id=answer.json()["ref_id"])["data"]
     found: dict[str, Any] = message
     return found
+
+
+WHITELIST = [
+    "application/pdf", "application/msword",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document", "application/vnd.ms-excel",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "application/vnd.ms-powerpoint",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation", "text/plain", "text/csv",
+    "text/html", "text/xml", "text/calendar", "text/css", "image/jpeg", "image/png", "image/gif", "image/svg+xml",
+    "image/webp", "image/bmp", "image/tiff", "audio/mpeg", "audio/wav", "audio/ogg", "video/mp4", "video/x-msvideo",
+    "video/quicktime", "video/webm", "application/zip", "application/x-tar", "application/gzip",
+    "application/vnd.rar", "application/x-7z-compressed", "application/json", "application/xml", "application/rtf",
+    "application/octet-stream", "message/rfc822",
+]  # fmt: skip
+
+
+def test_c11_a_file_of_every_listed_type_arrives(office: Office) -> None:
+    files = [{"filename": f"f{n}", "type": kind, "content": "eDogeQoKeg=="} for n, kind in enumerate(WHITELIST)]
+    assert sent(office, attachments=files)["state"] == "sent"
+    _, mail = only(office)
+    assert [part.get_content_type() for part in mail.iter_attachments()] == WHITELIST
+
+
+def test_c12_c28_headers_of_the_caller_reach_the_recipient(office: Office) -> None:
+    threading = {"In-Reply-To": "<2@example.com>", "References": "<1@example.com> <2@example.com>"}
+    sent(office, headers={"X-Priority": 1, "X-Order": "17", **threading})
+    _, mail = only(office)
+    assert (mail["X-Priority"], mail["X-Order"]) == ("1", "17")
+    assert {name: mail[name] for name in threading} == threading
 
 
 @pytest.mark.parametrize(("pool", "used"), [("", None), ("transactional", "transactional")])
@@ -117,3 +148,16 @@ def test_c38_what_was_sent_is_found_by_ref_id_and_counted_by_campaign(office: Of
     assert [row["ref_id"] for row in office.get("/v1/email/logs", ref_id=ref_id)["data"]] == [ref_id]
     campaign = office.get("/v1/campaigns/orders")
     assert (campaign["total"], campaign["counts"]["sent"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("providers.gmail_service", "googleapiclient"),
+        ("providers.microsoft365_token", "msal"),
+        ("providers.postmark", "postmarker"),
+    ],
+)
+def test_d7_the_named_packages_do_the_work(module: str, library: str) -> None:
+    source = Path(import_module(module).__file__ or "").read_text()
+    assert re.search(rf"^ *(from|import) {library}\b", source, re.MULTILINE)

@@ -33,7 +33,7 @@ def secret(client: Client, receiver: Receiver) -> str:
     return str(registered["secret"])
 
 
-def test_one_message_from_http_to_the_webhook(client: Client, receiver: Receiver, secret: str) -> None:
+def test_a26_a27_d3_d4_one_message_from_http_to_the_webhook(client: Client, receiver: Receiver, secret: str) -> None:
     # Given a contact of the workspace
     contact = client.stack.json["contact_id"]
 
@@ -114,7 +114,7 @@ def test_c13_each_of_many_recipients_gets_a_personal_mail(client: Client) -> Non
         assert client.get(f"/inbox/messages/{mail['id']}")["text"].strip() == f"Dear Person {number}"
 
 
-def test_a_recipient_that_is_refused_is_answered_422_and_reported(
+def test_a31_a_recipient_that_is_refused_is_answered_422_and_reported(
     client: Client, receiver: Receiver, secret: str
 ) -> None:
     answer = client.send({"to_email": "bounce1@example.com", "subject": "A", "html_body": "<p>a</p>"})
@@ -135,7 +135,7 @@ def test_respond_async_never_waits_and_says_so(client: Client) -> None:
     assert answer.headers["Location"] == f"/v1/submissions/{answer.json()['ref_id']}"
 
 
-def test_a_hundred_thousand_recipients_are_accepted_in_one_request(client: Client) -> None:
+def test_c3_d5_a_hundred_thousand_recipients_are_accepted_in_one_request(client: Client) -> None:
     recipients = [f"n{number}@example.com" for number in range(100_000)]
     answer = client.send(client.mailer_body(*recipients, campaign_id="huge", send_at=_tomorrow()))
     assert answer.status_code == 202
@@ -143,7 +143,7 @@ def test_a_hundred_thousand_recipients_are_accepted_in_one_request(client: Clien
     assert (submission["total"], submission["counts"]["queued"]) == (100_000, 100_000)
 
 
-def test_the_queues_add_up_to_the_rows(client: Client) -> None:
+def test_d6_the_queues_add_up_to_the_rows(client: Client) -> None:
     def settled() -> bool:
         queues = client.get("/v1/ops/queues")["queues"]
         return all(queue["ready"] == queue["in_flight"] == 0 for queue in queues.values())

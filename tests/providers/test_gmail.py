@@ -152,7 +152,7 @@ def test_headers_name_nobody_who_is_not_to_be_served(gmail: GmailEmulator, adapt
     assert parsed.get_payload() == "To: c@client.test\r\n"
 
 
-def test_a_reply_stays_in_its_thread(gmail: GmailEmulator, adapter: Gmail) -> None:
+def test_c29_a_reply_stays_in_its_thread(gmail: GmailEmulator, adapter: Gmail) -> None:
     first = gmail.receive(b"From: bob@client.test\r\n\r\nHello")
     outcome = send_one(adapter, provider_thread_id=first.thread_id)
     assert outcome.provider_thread_id == first.thread_id

@@ -41,7 +41,7 @@ def only(microsoft: Microsoft365Emulator) -> Mail:
     return found
 
 
-def test_every_field_is_carried(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
+def test_c28_every_field_is_carried(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
     email = mail(
         "bob@client.test",
         "cc@client.test",

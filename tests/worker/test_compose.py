@@ -179,7 +179,7 @@ def test_the_structure_is_as_flat_as_the_content_allows(changes: dict[str, Any],
     assert shape(read(raw)) == expected
 
 
-def test_an_inline_image_is_found_by_its_content_id() -> None:
+def test_c10_an_inline_image_is_found_by_its_content_id() -> None:
     message = parsed(content(text=None, attachments=(LOGO,)), files=stored(IMAGE))
     image = list(message.iter_parts())[1]
     assert (image["Content-ID"], image["Content-Location"]) == ("<logo@demo>", "logo.png")

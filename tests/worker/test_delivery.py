@@ -26,7 +26,7 @@ def house(database_url: str, redis_url: str) -> Iterator[House]:
         opened.close()
 
 
-def test_each_recipient_gets_a_mail_of_its_own_exactly_once(house: House) -> None:
+def test_c3_each_recipient_gets_a_mail_of_its_own_exactly_once(house: House) -> None:
     accepted = house.submit(*(f"user{number}@example.com" for number in range(50)))
     house.deliver_all()
     messages = house.messages(accepted)

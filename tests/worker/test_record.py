@@ -32,7 +32,7 @@ def events(house: House) -> list[tuple[int, int, str]]:
     return [(row["cursor"], row["seq"], row["type"]) for row in rows]
 
 
-def test_a16_a20_a_sent_mail_gets_a_log_row_an_activity_a_thread_and_an_event(house: House) -> None:
+def test_a16_a20_d3_a_sent_mail_gets_a_log_row_an_activity_a_thread_and_an_event(house: House) -> None:
     accepted = house.submit("ann@example.com", links=linked(house))
     house.deliver_all()
     house.record_all()
@@ -137,7 +137,9 @@ def test_recording_twice_writes_everything_once(house: House) -> None:
     assert house.scalar("select count(*) from thread where workspace_id = :w") == 1
 
 
-def test_events_are_numbered_without_gaps_and_only_wanted_ones_are_addressed_to_an_endpoint(house: House) -> None:
+def test_c23_d4_events_are_numbered_without_gaps_and_only_wanted_ones_are_addressed_to_an_endpoint(
+    house: House,
+) -> None:
     failures, everything = _endpoint(house, ["MAIL_FAILED"]), _endpoint(house, ["*"])
     other_campaign = _endpoint(house, ["*"], campaign_id="spring")
     house.submit("ann@example.com", "bounce-550@example.com", "bob@example.com")
