@@ -15,6 +15,8 @@ from deploy.services import LOOPBACK
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ID = re.compile(rb"\r\nwebhook-id: *([^\r]+)", re.IGNORECASE)
+STOP_SECONDS = 10.0
+
 _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -24,27 +26,35 @@ class CountingReceiver:
     def __init__(self) -> None:
         self.came: Counter[str] = Counter()
         """How often each delivery came, by its id."""
-        self.requests = 0
+        self._listener = socket.create_server((LOOPBACK, 0), backlog=128)
+        self.url = f"http://{LOOPBACK}:{self._listener.getsockname()[1]}/"
+        self._open: set[asyncio.Transport] = set()
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="receiver", daemon=True)
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        listener = socket.create_server((LOOPBACK, 0), backlog=128)
-        self.url = f"http://{LOOPBACK}:{listener.getsockname()[1]}/"
-        serving = self._loop.create_server(lambda: _Conversation(self), sock=listener)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = await self._loop.create_server(lambda: _Conversation(self, self._open), sock=self._listener)
+        await self._over.wait()
+        server.close()
+        for transport in list(self._open):
+            transport.abort()
+        await asyncio.sleep(0)  # what was aborted is closed now
 
     def take(self, head: bytes, body: bytes) -> None:
         """An event by itself goes by the header, one of an array by its own ``webhook_id``."""
-        self.requests += 1
         if body.startswith(b"["):
             self.came.update(event["webhook_id"] for event in orjson.loads(body))
         elif found := _ID.search(head):
@@ -61,12 +71,17 @@ class CountingReceiver:
 class _Conversation(asyncio.Protocol):
     """One connection; a client sends its next request after the answer."""
 
-    def __init__(self, receiver: CountingReceiver) -> None:
+    def __init__(self, receiver: CountingReceiver, opened: set[asyncio.Transport]) -> None:
         self._receiver = receiver
+        self._opened = opened
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._opened.add(self._transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._opened.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
