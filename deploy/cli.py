@@ -18,6 +18,7 @@ COMMANDS = {
     "workspace": "deploy.commands.workspace:workspace",
     "doctor": "deploy.commands.doctor:doctor",
     "send": "deploy.commands.send:send",
+    "bulk": "deploy.commands.bulk:bulk",
     "message": "deploy.commands.message:message",
     "queue": "deploy.commands.queue:queue",
     "campaign": "deploy.commands.campaign:campaign",

@@ -63,7 +63,7 @@ class Remote:
     """One server with one key."""
 
     def __init__(self, connection: Connection) -> None:
-        self._url = connection.url
+        self.url = connection.url
         self._session = requests.Session()
         self._session.auth = _Bearer(connection.key)
         self._session.headers["User-Agent"] = "postroad-cli"
@@ -103,12 +103,12 @@ class Remote:
             time.sleep(wait)
 
     def _exchange(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
-        url = f"{self._url}{path}"
+        url = f"{self.url}{path}"
         try:
             return self._session.request(method, url, timeout=TIMEOUT_SECONDS, allow_redirects=False, **request)
         except requests.RequestException as error:
             raise Unreachable(
-                f"{self._url} does not answer ({type(error).__name__}). Check the URL, and that the API runs there."
+                f"{self.url} does not answer ({type(error).__name__}). Check the URL, and that the API runs there."
             ) from None
 
 
