@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
-from api_shim.docs.reading import Reader, prose
+from api_shim.docs.reading import Reader, as_json, prose
 from api_shim.errors import CODES
 from api_shim.send_schema import sample
 from api_shim.shapes import SHAPES
@@ -65,7 +65,7 @@ def _page(name: str, **content: Any) -> str:
 
 def _codes() -> list[dict[str, Any]]:
     return [
-        {"code": code, "shapes": {shape: SHAPES[shape].render_error(sample(name))[1] for shape in SHAPES}}
+        {"code": code, "shapes": {shape: as_json(SHAPES[shape].render_error(sample(name))[1]) for shape in SHAPES}}
         for name, code in CODES.items()
     ]
 
@@ -77,5 +77,4 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     found.filters["prose"] = prose
-    found.policies["json.dumps_kwargs"] = {"sort_keys": False, "indent": 2, "ensure_ascii": False}
     return found

@@ -120,7 +120,7 @@ class Reader:
                     title=title if media_type == "application/json" else media_type,
                     description=form.get("description", ""),
                     fields=list(self._fields(form)),
-                    examples=[_json(value) for value in self._examples(form)],
+                    examples=[as_json(value) for value in self._examples(form)],
                 )
 
     def _examples(self, schema: Mapping[str, Any]) -> list[Any]:
@@ -136,7 +136,7 @@ class Reader:
             status=status,
             description=answer["description"],
             codes=list(dict.fromkeys(_CAPITALS.findall(" ".join(content.get("examples", ()))))) if is_error else [],
-            examples=[] if is_error else [_json(value) for value in values],
+            examples=[] if is_error else [as_json(value) for value in values],
         )
 
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -203,5 +203,6 @@ _LIMITS: Final = {
 }  # fmt: skip
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """JSON as it is shown."""
     return json.dumps(value, indent=2, ensure_ascii=False)
