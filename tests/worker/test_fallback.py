@@ -155,6 +155,7 @@ def test_a_mail_that_may_have_arrived_stays_where_it_is(house: TwoMailers) -> No
 def test_a_mail_that_somebody_already_got_stays(house: TwoMailers) -> None:
     accepted = house.submit("ann@example.com", "later-451@example.com", individual=False)
     house.deliver()
+    house.change("update message set provider_message_id = null where mailer_id = :m")  # servers need not give one
     house.refuse()
     assert house.divert() == 0
     assert house.message(accepted).attempts[0]["outcome"] == "accepted"
