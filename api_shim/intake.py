@@ -29,7 +29,9 @@ from models.base import uuid7
 from models.content import Address, Content, message_id_for
 from models.message import CampaignStatus, State
 from models.message import Submission as SubmissionRow
+from worker import phishing
 from worker.bell import BellRinger, Lane, send_lane
+from worker.phishing import Suspicion
 from worker.settings import Settings
 
 _COPY = (
@@ -70,7 +72,7 @@ def accept(
     attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
     if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
         return _replayed(session, original)
-    prepared = prepare(session, caller, submission, attachments)
+    prepared = prepare(session, caller, submission, attachments, settings)
     submission_id = uuid7()
     if repeat and caller.key_id:
         since = submission.send_at or datetime.now(UTC)
@@ -107,9 +109,13 @@ class Prepared:
     words: Wording
     earlier: Conversation
     content: Content
+    suspicion: Suspicion | None
+    """What ``settings.phishing_protection`` found; None where it is off."""
 
 
-def prepare(session: Session, caller: Caller, submission: Submission, attachments: Sequence[Attachment]) -> Prepared:
+def prepare(
+    session: Session, caller: Caller, submission: Submission, attachments: Sequence[Attachment], settings: Settings
+) -> Prepared:
     """Finds sender, words and conversation of a submission. Raises ApiError with what is wrong."""
     require_entities(session, caller.workspace_id, submission)
     sender = resolve_sender(session, caller, submission)
@@ -133,7 +139,20 @@ def prepare(session: Session, caller: Caller, submission: Submission, attachment
         personalised=submission.substitutions is not None,
         settings=replace(submission.settings, ip_pool=pool_of(sender.mailer, submission.settings.ip_pool)),
     )
-    return Prepared(sender=sender, words=words, earlier=earlier, content=content)
+    suspicion = _suspicion(submission, words, content, settings.phishing_threshold)
+    return Prepared(sender=sender, words=words, earlier=earlier, content=content, suspicion=suspicion)
+
+
+def _suspicion(submission: Submission, words: Wording, content: Content, threshold: int) -> Suspicion | None:
+    """What the content looks like, read with the first recipient's values. Raises ApiError PHISHING_SUSPECTED."""
+    if not content.settings.phishing_protection:
+        return None
+    given = submission.substitutions
+    values = None if given is None else {**words.defaults, **given.get(submission.to[0].email.lower(), {})}
+    suspicion = phishing.examine(content, values)
+    if suspicion.score >= threshold:
+        raise ApiError("PHISHING_SUSPECTED", details=suspicion.to_json())
+    return suspicion
 
 
 class _Messages:
@@ -220,6 +239,7 @@ def _submission_row(
         "mailer_id": prepared.sender.mailer.id,
         "campaign_id": submission.campaign_id,
         "content": prepared.content.to_json(),
+        "phishing": prepared.suspicion.to_json() if prepared.suspicion else None,
         "contact_id": links.get("contact_id"),
         "deal_id": links.get("deal_id"),
         "customer_id": links.get("customer_id"),

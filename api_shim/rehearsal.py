@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import text
@@ -10,16 +11,23 @@ from sqlalchemy.orm import Session
 from api_shim.attachments import read_attachments
 from api_shim.auth import Caller
 from api_shim.intake import Prepared, prepare
+from api_shim.services import Services
 from api_shim.submission import Submission
 from models.base import uuid7
 from models.content import Address, message_id_for
 from providers.base import Form
 from worker.compose import Compiled, CompositionError, Letter
-from worker.settings import Settings
-from worker.tracking import Tracker
+from worker.domains import Domains
+from worker.validation import Standing, examine
 
 SHOWN = 10
 """Mails that are rendered; the rest differs in its values only."""
+
+EXAMINED = 1_000
+"""Domains of recipients that the DNS is asked about."""
+
+DNS_SECONDS = 3.0
+"""Longest that the answer waits for the DNS; what it has not said by then counts as good."""
 
 _SUPPRESSED = text("""
     select address, reason from suppression
@@ -27,23 +35,21 @@ _SUPPRESSED = text("""
 """)
 
 
-def rehearse(
-    session: Session, caller: Caller, submission: Submission, *, settings: Settings, tracker: Tracker
-) -> dict[str, Any]:
+def rehearse(session: Session, caller: Caller, submission: Submission, *, services: Services) -> dict[str, Any]:
     """The answer to a dry run: the mails as they would be, and who would get none. Raises ApiError as `accept` does."""
+    settings = services.settings
     attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
-    prepared = prepare(session, caller, submission, attachments)
+    prepared = prepare(session, caller, submission, attachments, settings)
     compiled = Compiled(
         prepared.content,
         seed=uuid7(),
         form=Form.FIELDS,
         files={attachment.ref.sha256: attachment.data for attachment in attachments},
-        tracker=tracker,
+        tracker=services.tracker,
         workspace=caller.workspace_id,
     )
     everyone = [*submission.to, *submission.cc, *submission.bcc]
-    suppressed = _suppressed(session, caller, everyone)
-    return {
+    answer = {
         "success": True,
         "dry_run": True,
         "total": len(submission.to) if submission.individual else 1,
@@ -51,9 +57,15 @@ def rehearse(
         "provider": prepared.sender.mailer.provider,
         "from": prepared.sender.address.email,
         "send_at": submission.send_at,
-        "suppressed": suppressed,
+        "suppressed": _suppressed(session, caller, everyone),
+        "invalid": None,
+        "phishing": prepared.suspicion.to_json() if prepared.suspicion else None,
         "mails": [_mail(compiled, submission, prepared, address) for address in _first(submission)],
     }
+    if submission.settings.validate:
+        session.rollback()  # no transaction stays open while the DNS is asked
+        answer["invalid"] = _invalid(services.domains, everyone)
+    return answer
 
 
 def _first(submission: Submission) -> Sequence[Address | None]:
@@ -64,6 +76,18 @@ def _suppressed(session: Session, caller: Caller, everyone: Sequence[Address]) -
     addresses = list({address.email.lower() for address in everyone})
     rows = session.execute(_SUPPRESSED, {"workspace_id": caller.workspace_id, "addresses": addresses})
     return [{"email": row.address, "reason": row.reason} for row in rows]
+
+
+def _invalid(domains: Domains, everyone: Sequence[Address]) -> list[dict[str, str | None]]:
+    """Who is skipped under ``settings.validate``, as far as the first `EXAMINED` domains tell within `DNS_SECONDS`."""
+    first = list(islice(dict.fromkeys(address.domain for address in everyone), EXAMINED))
+    mail = domains.look_up(first, DNS_SECONDS)
+    verdicts = (examine(address.email, mail[address.domain]) for address in everyone if address.domain in mail)
+    return [
+        {"email": verdict.email, "reason": verdict.reason, "suggestion": verdict.suggestion}
+        for verdict in verdicts
+        if verdict.standing is Standing.INVALID
+    ]
 
 
 def _mail(compiled: Compiled, submission: Submission, prepared: Prepared, address: Address | None) -> dict[str, Any]:

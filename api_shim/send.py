@@ -130,10 +130,7 @@ class Intake:
             session.rollback()  # no transaction stays open while Redis is asked
             show_standing(self._request, self._services.limiter.take(limits))
             if submission.dry_run:
-                tracker = self._services.tracker
-                return Rehearsed(
-                    rehearse(session, caller, submission, settings=self._services.settings, tracker=tracker)
-                )
+                return Rehearsed(rehearse(session, caller, submission, services=self._services))
             accepted = accept(
                 session,
                 caller,

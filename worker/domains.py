@@ -22,6 +22,9 @@ LIFETIME_SECONDS = 2.0
 AT_ONCE = 16
 """Domains asked about at the same time."""
 
+CROWD = 8
+"""Callers that may wait for the DNS at the same time: slow domains must not hold every thread of an API."""
+
 KEPT = 20_000
 """Domains remembered; the first learned is forgotten first."""
 
@@ -80,18 +83,30 @@ class Domains:
         self._resolver: dns.resolver.Resolver | None = None
         self._known: dict[str, tuple[Mail, float]] = {}
         self._learning = threading.Lock()
+        self._room = threading.BoundedSemaphore(CROWD)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="dns")
 
     def look_up(self, domains: Collection[str], seconds: float) -> dict[str, Mail]:
-        """What each domain is to mail, within so many seconds; what takes longer is unknown this time."""
+        """What each domain is to mail, within so many seconds; what takes longer is unknown this time.
+
+        So is whatever is not remembered while `CROWD` others wait.
+        """
         now = time.monotonic()
         found = {domain: self._remembered(domain, now) for domain in domains}
-        asked = {self._threads.submit(self._learn, domain): domain for domain, known in found.items() if known is None}
+        answers: dict[str, Mail] = {}
+        if None in found.values() and self._room.acquire(blocking=False):
+            try:
+                answers = self._answers([domain for domain, known in found.items() if known is None], seconds)
+            finally:
+                self._room.release()
+        return {domain: known or answers.get(domain, Mail.UNKNOWN) for domain, known in found.items()}
+
+    def _answers(self, domains: Collection[str], seconds: float) -> dict[str, Mail]:
+        asked = {self._threads.submit(self._learn, domain): domain for domain in domains}
         done, late = wait(asked, timeout=seconds)
         for lookup in late:
             lookup.cancel()
-        answers = {asked[lookup]: lookup.result() for lookup in done}
-        return {domain: known or answers.get(domain, Mail.UNKNOWN) for domain, known in found.items()}
+        return {asked[lookup]: lookup.result() for lookup in done}
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)

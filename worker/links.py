@@ -1,4 +1,4 @@
-"""Html as its author wrote it, with holes where something differs per message. The only module that knows turbohtml.
+"""Html as its author wrote it, with holes where something differs per message.
 
 The tokenizer only tells where things stand; what is not replaced stays as it is, byte for byte. What an Outlook
 conditional comment hides is never tracked, but its addresses are guarded like any other.

@@ -24,6 +24,7 @@ from api_shim.resources import (
     thread_messages,
     threads,
     users,
+    validate,
     webhook_deliveries,
     webhook_endpoints,
 )
@@ -51,5 +52,6 @@ ROUTERS = (
     keys.router,
     users.router,
     suppressions.router,
+    validate.router,
     hooks.router,
 )

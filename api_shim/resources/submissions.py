@@ -61,6 +61,7 @@ def show_submission(session: Session, row: Submission) -> dict[str, Any]:
         "counts": counts,
         "total": row.total,
         "custom_args": row.custom_args,
+        "phishing": row.phishing,
         "contact_id": row.contact_id,
         "deal_id": row.deal_id,
         "customer_id": row.customer_id,

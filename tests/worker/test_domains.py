@@ -104,6 +104,19 @@ def test_slow_domains_hold_up_nobody_longer_than_allowed() -> None:
         patient.close()
 
 
+def test_a_crowd_of_callers_leaves_the_rest_with_unknown_at_once(
+    domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains.look_up(["mx.org"], 2)
+    for _ in range(module.CROWD):
+        domains._room.acquire()
+    started = time.monotonic()
+    assert domains.look_up(["mx.org", "gone.org"], 2) == {"mx.org": Mail.TAKEN, "gone.org": Mail.UNKNOWN}
+    assert time.monotonic() - started < 0.5
+    domains._room.release()
+    assert domains.look_up(["gone.org"], 2) == {"gone.org": Mail.NO_DOMAIN}
+
+
 def test_a_resolver_that_is_not_there_makes_everything_unknown() -> None:
     with DnsServer({}) as server:
         address = server.address
