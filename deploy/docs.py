@@ -22,6 +22,7 @@ from api_shim.resources import ROUTERS
 from api_shim.shapes import SHAPES
 from api_shim.shapes.names import FIELDS, RECOGNISED_BY
 from api_shim.submission import Shape
+from deploy.contract import FEATURES, UNPROVED, proofs
 from models.event import WIRE_NAMES
 from models.message import OPEN, TRANSITIONS, State
 from providers import ADAPTERS, CONFIRMS_DELIVERY, adapter
@@ -159,6 +160,20 @@ def _said(route: APIRoute) -> str:
     return (route.summary or inspect.getdoc(route.endpoint) or route.name.replace("_", " ")).split("\n\n")[0]
 
 
+def contract() -> str:
+    """Every feature with the tests that prove it."""
+    proved = proofs(ROOT / "tests")
+    rows = [
+        (number, what, "<br>".join(_proof(*test) for test in proved.get(number, ())) or UNPROVED.get(number, ""))
+        for number, what in FEATURES.items()
+    ]
+    return _table(("", "Feature", "Proved by"), rows)
+
+
+def _proof(name: str, path: Path) -> str:
+    return f"[{name.removeprefix('test_')}](../{path.relative_to(ROOT)})"
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -200,6 +215,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "providers": providers,
     "fields": fields,
     "routes": routes,
+    "contract": contract,
 }
 """Name of a region and what writes it."""
 

@@ -149,9 +149,11 @@ def log_refusing(office: Office) -> Iterator[None]:
             "create trigger refuse before insert on email_log for each row"
             f" when (new.workspace_id = '{workspace_id}') execute function refuse()"
         ))  # fmt: skip
-    yield
-    with office.house.runtime.engine.begin() as connection:
-        connection.execute(text("drop function refuse cascade"))
+    try:
+        yield
+    finally:
+        with office.house.runtime.engine.begin() as connection:
+            connection.execute(text("drop function refuse cascade"))
 
 
 def test_a45_what_was_answered_200_stands_in_the_log_and_among_the_threads(office: Office) -> None:

@@ -12,6 +12,7 @@ from api_shim.errors import CODES
 from api_shim.resources import ROUTERS
 from deploy import docs
 from deploy.cli import COMMANDS
+from deploy.contract import FEATURES, UNPROVED, proofs
 from models.event import WIRE_NAMES
 from tests.docs.pages import BY_NAME, PAGES, ROOT, Page
 from worker.settings import Settings
@@ -24,8 +25,7 @@ OF_THE_COMMAND_LINE = {"POSTROAD_URL", "POSTROAD_API_KEY"}
 CAPITALS = {"INTERNAL_ERROR", "UNTIL_SOMEBODY_ACTS", "WIRE_NAMES", "CONFIRMS_DELIVERY"}
 """Words in capitals that are neither codes nor events."""
 
-FEATURES = {"A": 52, "B": 18, "C": 38, "D": 7}
-"""Features of the inventory by letter."""
+PROOFS = proofs(ROOT / "tests")
 
 STATES = ("done", "partly", "not yet")
 
@@ -145,7 +145,20 @@ def test_the_words_are_ours(page: Page) -> None:
 
 def test_the_feature_table_names_every_feature_once() -> None:
     named = [feature for row in _features() for feature in _numbers(row[0])]
-    assert sorted(named) == sorted(f"{letter}{n}" for letter, last in FEATURES.items() for n in range(1, last + 1))
+    assert sorted(named) == sorted(FEATURES)
+
+
+def test_every_feature_has_a_test_that_proves_it() -> None:
+    """To mend it: begin the name of a test with the feature's number, or give a reason in `UNPROVED`."""
+    assert FEATURES.keys() - PROOFS.keys() - UNPROVED.keys() == set()
+
+
+def test_what_is_said_to_be_unproved_is_so() -> None:
+    assert UNPROVED.keys() & PROOFS.keys() == set()
+
+
+def test_the_names_of_tests_number_features_that_exist() -> None:
+    assert PROOFS.keys() - FEATURES.keys() == set()
 
 
 def test_every_feature_has_one_of_three_states() -> None:
