@@ -13,6 +13,7 @@ from api_shim.app import create_app
 from api_shim.auth import SCOPES, issue_key
 from api_shim.services import Services
 from models.access import User, Workspace
+from tests.dns_server import DnsServer
 from worker.settings import Settings
 
 
@@ -27,13 +28,21 @@ class Tenant:
 
 
 @pytest.fixture(scope="module")
-def settings(database_url: str, redis_url: str) -> Settings:
+def dns() -> Iterator[DnsServer]:
+    """What the application asks about domains; none exists until a test says so."""
+    with DnsServer({}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, redis_url: str, dns: DnsServer) -> Settings:
     return Settings(
         database_url=database_url,
         redis_url=redis_url,
         secret_keys=Fernet.generate_key().decode(),
         mailer_allowed_hosts="127.0.0.1",
         webhook_allowed_hosts="127.0.0.1",
+        dns_servers=dns.address,
     )
 
 
