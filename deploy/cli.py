@@ -26,6 +26,7 @@ COMMANDS = {
     "mailer": "deploy.commands.mailer:mailer",
     "suppression": "deploy.commands.suppression:suppression",
     "key": "deploy.commands.key:key",
+    "mcp": "deploy.commands.mcp:mcp",
     "completion": "deploy.commands.completion:completion",
     "bench": "deploy.commands.bench:bench",
     "emulate": "deploy.commands.emulate:emulate",

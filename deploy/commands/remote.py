@@ -170,24 +170,30 @@ def path_of(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every verb that talks to a server; it gets a `Remote` and an `Output` in their place."""
+def connected(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which server to talk to; the function gets a `Connection` in their place."""
 
     @wraps(function)
-    def run(
-        url: str | None, api_key: str | None, profile: str | None, as_json: bool, *arguments: Any, **options: Any
-    ) -> None:
-        remote = Remote(connect_to(url, api_key, profile))
-        function(remote, Output(as_json=as_json), *arguments, **options)
+    def run(url: str | None, api_key: str | None, profile: str | None, *arguments: Any, **options: Any) -> None:
+        function(connect_to(url, api_key, profile), *arguments, **options)
 
     for option in (
-        as_json,
         click.option("--profile", help="Table of the configuration file to take URL and key from."),
         click.option("--api-key", help="Instead of POSTROAD_API_KEY."),
         click.option("--url", help="Root of the API, instead of POSTROAD_URL."),
     ):
         run = option(run)
     return run
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every verb that talks to a server; it gets a `Remote` and an `Output` in their place."""
+
+    @wraps(function)
+    def run(connection: Connection, as_json: bool, *arguments: Any, **options: Any) -> None:
+        function(Remote(connection), Output(as_json=as_json), *arguments, **options)
+
+    return connected(as_json(run))
 
 
 def paged(function: Callable[..., Any]) -> Callable[..., Any]:
