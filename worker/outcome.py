@@ -19,6 +19,7 @@ from models.message import OPEN, TRANSITIONS, UNTIL_SOMEBODY_ACTS, State
 from providers.base import Lookup, LookupAnswer, Outcome, Result
 from worker.lease import Held
 from worker.retry import Backoff, pause
+from worker.storable import storable
 
 OUTCOME_CHANNEL = "postroad_outcome"
 """PostgreSQL notifications for requests that wait: the message id, sent with the commit of its outcome."""
@@ -31,6 +32,9 @@ RETRIED = "retried"
 
 MOVED = "moved"
 """The same of mail that was given to another mailer: its attempts start anew."""
+
+FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_thread_id", "outcomes", "reason")
+"""Fields of a verdict with a provider's own words in them, which may hold what PostgreSQL does not take."""
 
 DECIDED = (Result.ACCEPTED, Result.PERMANENT)
 """Results after which a recipient is never tried again."""
@@ -275,5 +279,6 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     if verdict.state is not verdict.was and verdict.state not in TRANSITIONS[verdict.was]:
         raise ValueError(f"a message may not go from {verdict.was} to {verdict.state}")
     row = {name: value for name, value in zip(Verdict._fields, verdict, strict=True) if value is not None}
+    row |= {name: storable(row[name]) for name in FROM_OUTSIDE if name in row}
     row["finished"] = verdict.state not in OPEN
     return row

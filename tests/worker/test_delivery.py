@@ -9,7 +9,7 @@ from sqlalchemy import text
 from models.content import Address
 from models.mailer import MailerStatus
 from models.message import UNTIL_SOMEBODY_ACTS, Message
-from providers.base import OutboundEmail, Outcome
+from providers.base import OutboundEmail, Outcome, Result
 from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
 from providers.smtp import Smtp
 from tests.worker.house import House, settings_for
@@ -68,7 +68,7 @@ def test_c22_a_lane_goes_out_in_the_order_in_which_it_came_in(house: House) -> N
     assert [mail.recipients[0] for mail in house.server.received] == recipients
 
 
-def test_a_shared_mail_goes_out_once_for_all_and_hides_its_bcc(house: House) -> None:
+def test_c4_c5_a_shared_mail_goes_out_once_for_all_and_hides_its_bcc(house: House) -> None:
     accepted = house.submit(
         "ann@example.com",
         individual=False,
@@ -102,6 +102,15 @@ def test_a_permanent_refusal_fails_the_mail_and_says_why(house: House) -> None:
     assert message.state == "failed"
     assert "5.1.1" in (message.reason or "")
     assert len(message.attempts) == 1
+
+
+def test_an_answer_that_the_database_would_not_take_is_kept_without_what_offends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Outcome(result=Result.PERMANENT, detail="no\0such \ud800user", code="550\0", provider_message_id="\0")
+    monkeypatch.setattr(Smtp, "send", lambda _, emails: [odd] * len(emails))
+    message = _delivered(house, "ann@example.com")
+    assert (message.state, message.reason) == ("failed", "nosuch ?user")
 
 
 def test_a_transient_refusal_is_tried_again_until_the_waits_are_used_up(house: House) -> None:
