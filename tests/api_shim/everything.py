@@ -99,6 +99,7 @@ BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] 
     },
     ("patch", "/v1/email/configs/{config_id}"): lambda _: {"from_name": "Changed"},
     ("post", "/v1/templates"): lambda _: {"name": uuid4().hex, "subject": "New", "text": "New"},
+    ("post", "/v1/email/validate"): lambda _: {"emails": ["ann@example.com", "not an address"]},
     ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
     ("post", "/v1/webhook-endpoints/{id}/replay"): lambda _: {"since": "2026-01-01T00:00:00Z"},
 }
