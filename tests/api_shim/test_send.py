@@ -256,7 +256,7 @@ def test_problem_json_is_given_to_whoever_asks_for_it(client: TestClient) -> Non
 
 
 @pytest.mark.parametrize(("given_id", "kept"), [("order-17", True), ("x" * 129, False), ("a b", False), ("", False)])
-def test_a_sane_request_id_is_kept_and_any_other_replaced(
+def test_b13_a_sane_request_id_is_kept_and_any_other_replaced(
     client: TestClient, mailer_id: UUID, given_id: str, kept: bool
 ) -> None:
     answer = send(client, MAILBOX, X_Request_ID=given_id)

@@ -15,7 +15,7 @@ from providers.emulators.gmail import GmailEmulator
 from providers.emulators.sparkpost import SparkPostEmulator
 from tests.api_shim.office import Office, open_office
 from tests.contract.houses import ApiHouse
-from tests.contract.received import only
+from tests.contract.received import only, read, text_of
 from worker.settings import Settings
 
 
@@ -69,6 +69,17 @@ def test_c12_c28_headers_of_the_caller_reach_the_recipient(office: Office) -> No
     assert {name: mail[name] for name in threading} == threading
 
 
+def test_c7_c8_c9_a_template_gives_the_words_and_inline_ones_win(office: Office) -> None:
+    words = {"name": "order", "subject": "Your order {{n}}", "text": "Thank you for {{n}}."}
+    template = office.client.post("/v1/templates", json=words).json()
+    values = {"template_id": template["id"], "substitutions": {"grace@example.com": {"n": "17"}}, "content": None}
+    sent(office, subject=None, **values)
+    sent(office, subject="Changed", **values)
+    mails = [read(received.data) for received in office.house.server.received]
+    assert [mail["Subject"] for mail in mails] == ["Your order 17", "Changed"]
+    assert [text_of(mail, "plain") for mail in mails] == ["Thank you for 17."] * 2
+
+
 @pytest.mark.parametrize(("pool", "used"), [("", None), ("transactional", "transactional")])
 def test_c21_a_pool_is_passed_on_and_none_means_the_providers_default(
     api: TestClient, app_services: Services, settings: Settings, pool: str, used: str | None
@@ -101,6 +112,27 @@ def test_c22_urgent_mail_does_not_wait_behind_what_came_before_it(office: Office
     taken = [mail.recipients[0] for mail in office.house.server.received]
     assert taken[0] == "urgent@example.com"
     assert sorted(taken[1:]) == ["first@example.com", "second@example.com"]
+
+
+def test_c24_c36_custom_args_come_back_in_the_events(office: Office) -> None:
+    message = sent(office, custom_args={"order": {"id": 17}}, campaign_id="orders")
+    [event] = office.get("/v1/events")["data"]
+    details = event["details"]
+    assert event["event"] == "MAIL_DELIVERED"
+    assert (details["ref_id"], details["message_id"]) == (message["ref_id"], message["message_id"])
+    assert (details["email"], details["campaign_id"]) == (["grace@example.com"], "orders")
+    assert details["custom_args"] == {"order": {"id": 17}}
+
+
+def test_c33_a_webhook_can_be_for_one_ref_id_alone(office: Office) -> None:
+    mails = [office.client.post("/v1/email/send", json=body(office)).json()["ref_id"] for _ in range(2)]
+    endpoint = {"url": "http://127.0.0.1:8099/", "ref_id": mails[1]}
+    id_ = office.client.post("/v1/webhook-endpoints", json=endpoint).json()["id"]
+    office.work()
+    [delivery] = office.get(f"/v1/webhook-endpoints/{id_}/deliveries")["data"]
+    told = {event["id"]: event["details"]["ref_id"] for event in office.get("/v1/events")["data"]}
+    assert sorted(told.values()) == sorted(mails)
+    assert told[delivery["event_id"]] == mails[1]
 
 
 def test_c25_a_mail_gets_a_message_id_of_its_own_at_the_senders_domain(office: Office) -> None:

@@ -16,10 +16,10 @@ from models.base import uuid7
 from models.content import Address, Content
 from models.message import UNTIL_SOMEBODY_ACTS, Message, State, Submission
 from models.webhook import WebhookEndpoint
-from tests.api_shim.conftest import Tenant, api, app_services, other_tenant, session, settings, tenant
+from tests.api_shim.conftest import Tenant, api, app_services, dns, other_tenant, session, settings, tenant
 from tests.api_shim.record_rows import add_log, add_mailer
 
-__all__ = ["api", "app_services", "other_tenant", "session", "settings", "tenant"]
+__all__ = ["api", "app_services", "dns", "other_tenant", "session", "settings", "tenant"]
 
 
 HELD: dict[str, Any] = {"state": State.UNCERTAIN, "due_at": UNTIL_SOMEBODY_ACTS, "reason": "held: nobody knows"}

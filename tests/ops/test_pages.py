@@ -20,7 +20,7 @@ from tests.ops.conftest import HELD, Browser, add_endpoint, add_failed, add_mess
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
-def test_the_overview_has_a_card_for_each_queue_with_its_true_figures(
+def test_d6_the_overview_has_a_card_for_each_queue_with_its_true_figures(
     operator: Browser, session: Session, tenant: Tenant
 ) -> None:
     before = operator.get("/ops/live.json").json()["figures"]
@@ -85,7 +85,7 @@ def test_one_workspace_sees_nothing_of_another(
         ("mailer", "MAILER"),
     ],
 )
-def test_a_filter_finds_its_messages_and_no_others(
+def test_a45_a_filter_finds_its_messages_and_no_others(
     operator: Browser, session: Session, tenant: Tenant, field: str, value: str
 ) -> None:
     wanted = add_failed(session, tenant, campaign_id="spring", request_id="req-7", provider_message_id="provider-7")

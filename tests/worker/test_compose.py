@@ -30,7 +30,7 @@ from worker.compose import CompositionError, variables_in
 from worker.compose_speed import measure
 
 
-def test_variables_are_filled_in_subject_html_and_text() -> None:
+def test_c13_variables_are_filled_in_subject_html_and_text() -> None:
     message = parsed(content(), letter({"name": "Ann & Bob"}))
     assert message["Subject"] == "Hello Ann & Bob"
     assert body(message, "html") == "<p>Hello Ann &amp; Bob</p>"
