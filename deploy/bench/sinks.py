@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from deploy.bench.processes import seconds_of
 from deploy.bench.stack import BenchError
-from deploy.services import LOOPBACK, free_port
+from deploy.program import Program, start
+from deploy.services import LOOPBACK, free_port, unprivileged
 from providers.emulators.smtp import SmtpEmulator
 
 NOT_INSTALLED = "smtp-source and smtp-sink are not installed: apt-get install postfix"
@@ -28,11 +31,16 @@ class PostfixSink:
 
     def __init__(self, program: str) -> None:
         self.port = free_port()
-        user = ("-u", "nobody") if os.geteuid() == 0 else ()
-        self._argv = (program, *user, f"{LOOPBACK}:{self.port}", "1024")
+        # As root it wants another user; given one by us, not with -u, it still ends when we are killed.
+        self._program = Program(
+            name="smtp-sink",
+            argv=(program, f"{LOOPBACK}:{self.port}", "1024"),
+            log=Path(os.devnull),  # it complains of every connection that rests
+            run_as=unprivileged(Path("nowhere")),
+        )
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._argv)
+        self._process = start(self._program)
         deadline = time.monotonic() + 10
         while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -42,7 +50,7 @@ class PostfixSink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     @property
