@@ -36,13 +36,12 @@ def connect_to(url: str | None, key: str | None, profile: str | None) -> Connect
 
     Raises click.UsageError, which says what to give.
     """
-    named = profile or os.environ.get("POSTROAD_PROFILE")
     given_url, given_key = url or os.environ.get("POSTROAD_URL"), key or os.environ.get("POSTROAD_API_KEY")
     if profile:  # a flag too: it wins over the environment
         given_url, given_key = url, key
     if given_url and given_key:
         return _checked(given_url, given_key)
-    kept = _profile(named) or ({} if named else _stack())
+    kept = _profile(profile) or ({} if profile else _stack())
     found_url = given_url or kept.get("url")
     if not found_url:
         raise click.UsageError(

@@ -9,7 +9,7 @@ from deploy.commands.remote import connected
 @click.command()
 @connected
 def mcp(connection: Connection) -> None:
-    """Serve mail as tools to a language model, over stdin and stdout (Model Context Protocol)."""
+    """Serve mail as tools of the Model Context Protocol, over stdin and stdout."""
     try:
         from deploy.mcp_server import serve
     except ModuleNotFoundError as error:

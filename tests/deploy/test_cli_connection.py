@@ -48,8 +48,6 @@ def test_flags_win_over_the_environment_and_that_over_profiles_and_those_over_th
     _write_profiles(folder)
     assert _found() == ("http://default", "dk")
     assert _found(profile="staging") == ("http://staging", "sk")
-    monkeypatch.setenv("POSTROAD_PROFILE", "staging")
-    assert _found() == ("http://staging", "sk")
     monkeypatch.setenv("POSTROAD_URL", "http://env")
     monkeypatch.setenv("POSTROAD_API_KEY", "ek")
     assert _found() == ("http://env", "ek")
