@@ -129,8 +129,6 @@ FEATURES: Mapping[str, str] = {
 
 UNPROVED: Mapping[str, str] = {
     "A8": "not there yet",
-    "C18": "not there yet: the switch is read and does nothing",
-    "C19": "not there yet: the switch is read and does nothing",
 }
 """Number -> why no test proves it. A test fails when one does, so that nothing stays here for longer than needed."""
 

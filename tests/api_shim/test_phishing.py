@@ -34,7 +34,7 @@ def submission(client: TestClient, answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_what_looks_like_phishing_is_refused_with_the_reasons_and_nothing_is_stored(
+def test_c19_what_looks_like_phishing_is_refused_with_the_reasons_and_nothing_is_stored(
     client: TestClient, tenant: Tenant, mailer_id: UUID, session: Session, dry_run: bool
 ) -> None:
     answer = send(client, mail(mailer_id, PHISHING, dry_run=dry_run))
@@ -47,7 +47,7 @@ def test_what_looks_like_phishing_is_refused_with_the_reasons_and_nothing_is_sto
     assert stored(session, tenant) == 0
 
 
-def test_reasons_below_the_threshold_stand_on_the_submission(client: TestClient, mailer_id: UUID) -> None:
+def test_c19_reasons_below_the_threshold_stand_on_the_submission(client: TestClient, mailer_id: UUID) -> None:
     found = submission(client, send(client, mail(mailer_id, HONEST)))
     assert found["phishing"]["score"] == 10
     [reason] = found["phishing"]["reasons"]
@@ -59,7 +59,7 @@ def test_clean_content_that_was_read_says_so(client: TestClient, mailer_id: UUID
     assert found["phishing"] == {"score": 0, "reasons": []}
 
 
-def test_without_the_switch_nothing_is_read_or_refused(client: TestClient, mailer_id: UUID) -> None:
+def test_c19_without_the_switch_nothing_is_read_or_refused(client: TestClient, mailer_id: UUID) -> None:
     assert submission(client, send(client, mail(mailer_id, PHISHING, on=False)))["phishing"] is None
 
 

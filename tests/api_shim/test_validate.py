@@ -80,7 +80,7 @@ def test_whoever_may_not_send_may_not_validate(api: TestClient, app_services: Se
     assert reader.post("/v1/email/validate", json={"emails": ["a@good.org"]}).status_code == 403
 
 
-def test_a_dry_run_lists_who_would_be_skipped(client: TestClient, mailer_id: UUID) -> None:
+def test_c18_a_dry_run_lists_who_would_be_skipped(client: TestClient, mailer_id: UUID) -> None:
     recipients = ("ann@good.org", "bob@gone.org", "cat@hotmial.com", "dan@example.com")
     answer = send(client, body(mailer_id, *recipients, settings={"validate": {"enable": True}}, dry_run=True)).json()
     assert answer["invalid"] == [

@@ -32,7 +32,7 @@ def house(database_url: str, redis_url: str, dns: DnsServer) -> Iterator[House]:
         opened.close()
 
 
-def test_a_recipient_whose_domain_takes_no_mail_is_skipped_and_the_others_get_theirs(house: House) -> None:
+def test_c18_a_recipient_whose_domain_takes_no_mail_is_skipped_and_the_others_get_theirs(house: House) -> None:
     accepted = house.submit("ann@good.org", "bob@null.org", "cat@gone.org", settings=VALIDATED)
     house.deliver_all()
     assert [mail.recipients for mail in house.server.received] == [("ann@good.org",)]
@@ -47,7 +47,7 @@ def test_a_recipient_whose_domain_takes_no_mail_is_skipped_and_the_others_get_th
     assert by_recipient["cat@gone.org"].attempts == []
 
 
-def test_a_skipped_recipient_is_logged_and_told_as_failed_with_the_reason(house: House) -> None:
+def test_c18_a_skipped_recipient_is_logged_and_told_as_failed_with_the_reason(house: House) -> None:
     house.submit("cat@gone.org", settings=VALIDATED)
     house.deliver_all()
     house.record_all()
@@ -58,7 +58,7 @@ def test_a_skipped_recipient_is_logged_and_told_as_failed_with_the_reason(house:
     assert log == {"status": "skipped", "error": "invalid recipient: the domain gone.org does not exist"}
 
 
-def test_without_the_switch_nobody_is_asked_about_and_everybody_is_sent_to(house: House, dns: DnsServer) -> None:
+def test_c18_without_the_switch_nobody_is_asked_about_and_everybody_is_sent_to(house: House, dns: DnsServer) -> None:
     accepted = house.submit("cat@gone.org")
     house.deliver_all()
     assert house.message(accepted).state == "sent"
@@ -79,7 +79,7 @@ def test_a_domain_of_which_the_dns_says_nothing_clear_is_sent_to(house: House, a
     assert house.message(accepted).state == "sent"
 
 
-def test_a_shared_mail_goes_to_those_who_are_valid_and_tells_of_the_others(house: House) -> None:
+def test_c18_a_shared_mail_goes_to_those_who_are_valid_and_tells_of_the_others(house: House) -> None:
     accepted = house.submit("ann@good.org", individual=False, cc=(Address("cat@gone.org"),), settings=VALIDATED)
     house.deliver_all()
     house.record_all()
