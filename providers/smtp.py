@@ -34,7 +34,7 @@ class Smtp(Provider):
 
     name: ClassVar[str] = "smtp"
     form: ClassVar[Form] = Form.MIME
-    batch: ClassVar[int] = 200
+    batch: ClassVar[int] = 512
     group: ClassVar[int] = 16
     parallel: ClassVar[bool] = True
     confirms_delivery: ClassVar[bool] = False

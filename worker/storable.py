@@ -13,7 +13,7 @@ def storable(value: Any, depth: int = 0) -> Any:
     """A JSON value as PostgreSQL can store it: texts cut and cleaned, anything nested too deeply left out."""
     if isinstance(value, str):
         return text(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # dict first: the test for Mapping is slow
         return {text(str(key)): storable(item, depth + 1) for key, item in value.items()} if depth < _DEEPEST else {}
     if isinstance(value, list | tuple):
         return [storable(item, depth + 1) for item in value] if depth < _DEEPEST else []
@@ -24,6 +24,8 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 def text(value: str, longest: int = LONGEST) -> str:
     """``value`` without NUL, halves of surrogate pairs replaced, cut after ``longest`` characters."""
+    if len(value) <= longest and value.isascii() and "\0" not in value:
+        return value
     value = value[:longest]
     if "\0" in value:
         value = value.replace("\0", "")
