@@ -18,6 +18,7 @@ from deploy.bulk.plan import Chunk, Plan
 from deploy.bulk.recipients import BulkError
 from deploy.commands.outcome import unfinished
 from deploy.commands.remote import PATIENCE_SECONDS, Refused, Remote, Unreachable, path_of
+from models.message import State
 
 POLL_SECONDS = 1.0
 SERVER_ERRORS = 500
@@ -46,6 +47,7 @@ class Run:
         self._task = progress.add_task(plan.campaign_id, total=len(plan.recipients))
         self._found: dict[str, dict[str, Any]] = {}
         """By ref_id: the submission as it was last seen."""
+        self._held = 0
         self.interrupted = threading.Event()
         """Ctrl-C was pressed; what is in hand is finished first, so that it is known."""
 
@@ -69,9 +71,10 @@ class Run:
         began = time.monotonic()
         with self._listening():
             complete = self._submit()
-            while self._look() and complete and not self.interrupted.wait(POLL_SECONDS):
-                pass
-            paused = not complete or unfinished(self._counts()) > 0
+            waiting = self._look()
+            while waiting and not self.interrupted.wait(POLL_SECONDS):
+                waiting = self._look()
+            paused = waiting or not complete
             if paused:
                 self._pause()
         return self._summary(time.monotonic() - began, paused=paused)
@@ -106,13 +109,20 @@ class Run:
                 return ref_id
 
     def _look(self) -> bool:
-        """Looks at what was unfinished; whether any still is."""
+        """Looks at what was unfinished; whether there is anything to wait for."""
         for ref_id in self._journal.ref_ids:
             if self._found.get(ref_id, {}).get("finished_at") is None:
                 self._found[ref_id] = self._remote.get(path_of("submissions", ref_id))
         counts = self._counts()
         self._progress.update(self._task, completed=sum(counts.values()) - unfinished(counts))
-        return unfinished(counts) > 0
+        self._held = self._count_held() if 0 < unfinished(counts) == counts[State.UNCERTAIN] else 0
+        return unfinished(counts) > self._held
+
+    def _count_held(self) -> int:
+        """Uncertain mails that wait for a person, however long that takes."""
+        uncertain = (ref_id for ref_id, found in self._found.items() if found["counts"][State.UNCERTAIN])
+        rows = (self._remote.rows("/v1/messages", ref_id=ref_id, state="uncertain") for ref_id in uncertain)
+        return sum(row["held"] for page in rows for row in page)
 
     def _counts(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -141,6 +151,7 @@ class Run:
             "recipients": len(self._plan.recipients),
             "submissions": self._journal.ref_ids,
             "counts": dict(self._counts()),
+            "held": self._held,
             "paused": paused,
             "seconds": round(seconds, 1),
         }

@@ -11,7 +11,7 @@ import click
 
 from deploy.commands.outcome import exit_code
 from deploy.commands.output import Output
-from deploy.commands.remote import Remote, verb
+from deploy.commands.remote import PARTLY, Remote, verb
 from deploy.commands.sender import choose
 
 INTERRUPTED = 130
@@ -58,7 +58,10 @@ def run(remote: Remote, output: Output, file: Path, dry_run: int | None, resume:
     if summary["paused"]:
         click.echo(f"Paused. Go on with:\n  {_resume_line(file, options, plan.campaign_id)}", err=True)
         sys.exit(INTERRUPTED)
-    sys.exit(exit_code(summary["counts"]))
+    if summary["held"]:
+        told = f"{summary['held']} mail(s) may or may not have arrived and wait for your decision: look them up with"
+        click.echo(f"{told} `postroad message list --state uncertain`, then mark-sent or retry --force.", err=True)
+    sys.exit(exit_code(summary["counts"]) or (PARTLY if summary["held"] else 0))
 
 
 def _plan(remote: Remote, file: Path, options: Mapping[str, Any]) -> Any:

@@ -86,7 +86,9 @@ def env(stack: Stack, folder: Path) -> dict[str, str]:
 def bulk(env: dict[str, str], folder: Path, stack: Stack) -> Call:
     def call(*options: str, **changed: str) -> Ended:
         words = ["bulk", "run", str(folder / "people.csv"), "--template", str(folder / "t.html"), *options]
-        words += ["--subject", "For {{name}}", "--mailer", stack.json["mailer_id"]]
+        words += ["--subject", "For {{name}}"] + (
+            [] if "--mailer" in options else ["--mailer", stack.json["mailer_id"]]
+        )
         return in_shell(words, env | changed)
 
     return call
@@ -301,6 +303,33 @@ def test_ctrl_c_pauses_the_campaign_and_the_printed_line_goes_on(
     assert "/s" in seen
     assert "0:00:0" in seen
     assert _campaign(stack, campaign)["counts"]["sent"] == _campaign(stack, campaign)["total"] == 40
+
+
+@pytest.mark.stack
+def test_mail_that_waits_for_a_person_is_told_and_not_waited_for(
+    bulk: Call, folder: Path, stack: Stack, slow_mailer: str
+) -> None:
+    _people(folder, 3)
+    campaign = f"{folder.name}-held"
+    requests.post(f"{stack.json['api']}/v1/mailers/{slow_mailer}/pause", headers=stack.auth, timeout=10)
+
+    def hold() -> None:
+        wait_until(lambda: _campaign(stack, campaign).get("total") == 3, "the mail is taken")
+        with psycopg.connect(stack.json["database_url"]) as connection:
+            connection.execute(
+                "update message set state = 'uncertain', due_at = '9999-01-01 00:00:00+00' where mailer_id = %s",
+                (slow_mailer,),
+            )
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    ended = bulk("--campaign", campaign, "--mailer", slow_mailer)
+    holding.join()
+    assert (ended.code, json.loads(ended.out)["held"]) == (5, 3)
+    assert "3 mail(s) may or may not have arrived" in ended.err
+    cancel = "update message set state = 'failed', due_at = null, finished_at = now() where mailer_id = %s"
+    with psycopg.connect(stack.json["database_url"]) as connection:
+        connection.execute(cancel, (slow_mailer,))
 
 
 def _words(line: str, folder: Path) -> list[str]:
