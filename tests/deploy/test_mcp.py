@@ -24,7 +24,7 @@ from tests.deploy.shell import run
 MAIL = {"to_email": "grace@example.com", "subject": "Offer", "html_body": "<p>Here it is.</p>"}
 
 
-def test_send_email_has_the_fields_of_the_crm_shape_and_the_key_that_makes_repeats_safe() -> None:
+def test_a8_send_email_has_the_fields_of_the_crm_shape_and_the_key_that_makes_repeats_safe() -> None:
     schema = OFFERS["send_email"].schema
     assert schema["properties"].keys() - SCHEMAS[Shape.CRM]["properties"].keys() == {"idempotency_key"}
     assert SCHEMAS[Shape.CRM]["properties"].keys() <= schema["properties"].keys()
@@ -88,7 +88,7 @@ def _with_client(stack: Stack, use: Callable[[Client], Awaitable[None]]) -> None
 
 
 @pytest.mark.stack
-def test_a_client_finds_the_tools_sends_a_mail_and_follows_it(stack: Stack) -> None:
+def test_a8_a_client_finds_the_tools_sends_a_mail_and_follows_it(stack: Stack) -> None:
     async def use(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {"send_email", "get_message", "list_messages", "queue_state"}
@@ -107,7 +107,7 @@ def test_a_client_finds_the_tools_sends_a_mail_and_follows_it(stack: Stack) -> N
 
 
 @pytest.mark.stack
-def test_a_stale_id_is_named_as_the_api_names_it_and_nothing_is_sent(stack: Stack) -> None:
+def test_a8_a_stale_id_is_named_as_the_api_names_it_and_nothing_is_sent(stack: Stack) -> None:
     stale = str(uuid4())
 
     async def use(client: Client) -> None:
@@ -122,7 +122,7 @@ def test_a_stale_id_is_named_as_the_api_names_it_and_nothing_is_sent(stack: Stac
 
 
 @pytest.mark.stack
-def test_every_code_comes_through(stack: Stack) -> None:
+def test_a8_every_code_comes_through(stack: Stack) -> None:
     async def use(client: Client) -> None:
         async def failing(tool: str, **arguments: Any) -> dict[str, Any]:
             result = await client.call_tool(tool, arguments)
