@@ -6,8 +6,8 @@ leaves one slice uncertain and the rest of its batch simply returns to the queue
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -63,11 +63,22 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     if batch is None:
         return 0
     started = time.monotonic()
-    with deadline(longest), closing(Delivery(runtime, mailer, batch)) as delivery:
+    with deadline(longest), _handed_back(runtime, batch), closing(Delivery(runtime, mailer, batch)) as delivery:
         delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
     return claimed
+
+
+@contextmanager
+def _handed_back(runtime: Runtime, batch: Batch) -> Iterator[None]:
+    """Ends the lease at once if the work on it fails: the beat recovers it as if the worker had died."""
+    try:
+        yield
+    except Exception:
+        with runtime.engine.begin() as connection:
+            lease.give_up(connection, batch.lease_id)
+        raise
 
 
 class Delivery:
@@ -82,6 +93,7 @@ class Delivery:
         self.attempted = 0
         """How many mails were handed to the provider."""
         self._invited = False
+        self._finished = 0
         self.connection = self._connect()
         ids = {message.submission_id for message in batch.messages}
         self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
@@ -246,11 +258,16 @@ class Delivery:
                 log.warning("outcomes_wait_for_database", error=type(error).__name__, outcomes=len(self.unwritten))
                 self._reconnect()
             else:
-                finished = any(verdict.state not in OPEN for verdict in self.unwritten)
+                self._tell_followup()
                 self.unwritten = []
-                if finished:
-                    self.runtime.bells.ring(FOLLOWUP_LANE)
                 return ours
+
+    def _tell_followup(self) -> None:
+        """Rings for outcomes that somebody waits for at once, for others at the end of the batch: they go together."""
+        finished = [verdict for verdict in self.unwritten if verdict.state not in OPEN]
+        self._finished += len(finished)
+        if any(verdict.awaited for verdict in finished):
+            self.runtime.bells.ring(FOLLOWUP_LANE)
 
     def _reconnect(self) -> None:
         time.sleep(RECONNECT_SECONDS)
@@ -265,6 +282,8 @@ class Delivery:
             self._write()
         lease.release(self.connection, self.batch.lease_id, left)
         lease.end(self.connection, self.batch.lease_id)
+        if self._finished:
+            self.runtime.bells.ring(FOLLOWUP_LANE)
 
 
 RECONNECT_SECONDS = 0.25

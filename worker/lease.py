@@ -166,6 +166,11 @@ def narrow(connection: Connection, lease_id: int, kept: Held, others: Sequence[H
     connection.execute(_KEEP, {"ids": [kept.id], "lease_id": lease_id})
 
 
+def give_up(connection: Connection, lease_id: int) -> None:
+    """The lease is over now, whatever is under it: `recover` takes what is left."""
+    connection.execute(text("update lease set expires_at = clock_timestamp() where id = :id"), {"id": lease_id})
+
+
 def end(connection: Connection, lease_id: int) -> None:
     """Nothing of the batch is in hand any more."""
     connection.execute(text("delete from lease where id = :id"), {"id": lease_id})

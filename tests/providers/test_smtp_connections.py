@@ -294,9 +294,8 @@ class TestProviders:
 
     @pytest.mark.parametrize("kind", [GmailSmtp, OutlookSmtp])
     def test_a_root_leads_elsewhere(self, kind: type[Smtp]) -> None:
-        with SmtpEmulator(Offer(tokens={"ann": "t0ken"})) as server:
-            oauth: dict[str, Any] = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
-            provider = kind(account(server.url, username="ann", access_token="t0ken", **oauth))
+        with SmtpEmulator(Offer(passwords={"ann": "s3cret"})) as server:
+            provider = kind(account(server.url, username="ann", password="s3cret"))
             assert results(provider.send([mail()])) == ["accepted"]
             provider.close()
 

@@ -225,6 +225,22 @@ def test_an_adapter_with_a_bug_leaves_its_mail_uncertain(house: House, monkeypat
     assert message.attempts[0]["detail"] == "the adapter failed: KeyError"
 
 
+def test_a_batch_whose_worker_stumbles_is_recovered_by_the_next_tick(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(self: Delivery, queued: object) -> None:
+        raise RuntimeError("a bug")
+
+    accepted = house.submit("ann@example.com", "bob@example.com")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="a bug"):
+        patched.setattr(Delivery, "_sift", stumble)
+        house.deliver()
+    house.tick()
+    assert {message.state for message in house.messages(accepted)} == {"queued"}
+    house.deliver_all()
+    assert {message.state for message in house.messages(accepted)} == {"sent"}
+
+
 def test_what_a_dead_worker_had_only_claimed_returns_to_the_queue(house: House) -> None:
     accepted = house.submit("ann@example.com")
     _claimed(house)
