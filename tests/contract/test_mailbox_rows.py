@@ -12,6 +12,7 @@ from models.crm import Deal
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Emulator
 from providers.emulators.microsoft365 import Microsoft365Emulator
+from providers.emulators.smtp import Does, Fault, Stage
 from tests.api_shim.office import Office, open_office
 from tests.contract.houses import ApiHouse
 from tests.contract.received import only, read, text_of
@@ -102,4 +103,16 @@ def test_b11_a_thread_that_is_not_there_is_named_and_nothing_is_sent(office: Off
     answer = office.send(MAILBOX | {"thread_id": unknown})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_error")
     assert answer.json()["error"]["details"]["missing_entities"] == [{"field": "thread_id", "id": unknown}]
+    assert office.house.server.received == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [("451 4.3.0 try later", 502), ("550 5.1.1 no such user", 422)],
+)
+def test_b18_an_error_of_the_provider_is_answered_as_such(office: Office, reply: str, status: int) -> None:
+    office.house.server.fail(*[Fault(Stage.RCPT, Does.REPLY, reply)] * 10)
+    answer = office.send(MAILBOX)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, "provider_error")
+    assert answer.json()["error"]["details"]["reason"].endswith(reply.partition(" ")[2])
     assert office.house.server.received == []
