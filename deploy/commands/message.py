@@ -34,7 +34,12 @@ def show(remote: Remote, output: Output, id_: str) -> None:
     if "counts" not in found:
         output.one(found)
         return
-    messages = remote.get("/v1/messages", ref_id=id_, limit=PAGE)
+    show_submission(remote, output, found)
+
+
+def show_submission(remote: Remote, output: Output, found: dict[str, Any]) -> None:
+    """A submission with its messages, or the first of very many."""
+    messages = remote.get("/v1/messages", ref_id=found["ref_id"], limit=PAGE)
     if output.human:
         output.one(found)
         output.page(messages, COLUMNS)

@@ -75,9 +75,26 @@ class Output:
 
 def shown(value: Any) -> str:
     """A value for people. What a terminal would obey instead of showing is replaced: it may come from anywhere."""
-    if value is None:
-        return ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = ", ".join(value)
-    text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    lines = _phrased(value).split("\n") if isinstance(value, list | dict) else [_phrased(value)]
+    return "\n".join(_visible(line) for line in lines)
+
+
+def _visible(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _phrased(value: Any) -> str:
+    """Counts as ``sent 9, failed 1``, lists of things one a line, everything else as JSON would have it."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case dict() if value and all(isinstance(number, int) for number in value.values()):
+            return ", ".join(f"{_visible(name)} {number:,}" for name, number in value.items() if number) or "0"
+        case list() if all(isinstance(item, str) for item in value):
+            return ", ".join(_visible(item) for item in value)
+        case list() if all(isinstance(item, dict) for item in value):
+            return "\n".join(_visible(" ".join(_phrased(part) for part in item.values())) for item in value)
+        case _:
+            return orjson.dumps(value, default=str).decode()

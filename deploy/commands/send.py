@@ -6,9 +6,10 @@ from typing import Any, TextIO
 
 import click
 
+from deploy.commands.message import show_submission
 from deploy.commands.outcome import exit_code, wait_for
 from deploy.commands.output import Output
-from deploy.commands.remote import PAGE, Remote, verb
+from deploy.commands.remote import Remote, verb
 from deploy.commands.sender import choose
 
 LONGEST_SERVER_WAIT = 30
@@ -48,8 +49,7 @@ def send(
         output.one(answer)
         return
     found = wait_for(remote, answer["ref_id"], wait)
-    messages = remote.get("/v1/messages", ref_id=answer["ref_id"], limit=PAGE)["data"]
-    output.one({**found, "messages": messages})
+    show_submission(remote, output, found)
     sys.exit(exit_code(found["counts"]))
 
 

@@ -153,7 +153,7 @@ def test_an_error_says_every_field_what_to_do_and_nothing_that_a_terminal_obeys(
         {
             "error": "VALIDATION_ERROR",
             "details": {
-                "fields": [{"field": "a", "message": "is bad \x1b[2J"}, {"field": "b", "message": "is worse"}],
+                "fields": [{"field": "a", "message": "is bad \x1b[2J\a"}, {"field": "b", "message": "is worse"}],
                 "missing_entities": [{"field": "c", "id": "42"}],
                 "reason": "because",
             },
@@ -163,6 +163,7 @@ def test_an_error_says_every_field_what_to_do_and_nothing_that_a_terminal_obeys(
     for part in ("a: is bad", "b: is worse", "c: 42 does not exist", "reason: because", "Correct every field"):
         assert part in said
     assert "\x1b" not in said
+    assert "\a" not in said
 
 
 def test_a_busy_server_is_asked_again_when_it_says_when(server: tuple[type[_Answers], list[str]]) -> None:
