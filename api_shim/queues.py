@@ -50,7 +50,8 @@ _FOLLOWUP = text("""
 _WEBHOOKS = text("""
     select count(*) filter (where due_at <= clock_timestamp()) as ready,
            count(*) filter (where due_at > clock_timestamp()) as scheduled,
-           extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp())) as oldest_age,
+           extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp()))
+               as oldest_age,
            (select count(*) from webhook_delivery where state = 'dead') as failed,
            (select count(*) from webhook_delivery where created_at > clock_timestamp() - :window) as came,
            (select count(*) from webhook_delivery where delivered_at > clock_timestamp() - :window) as went

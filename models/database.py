@@ -1,24 +1,33 @@
 """How processes reach PostgreSQL."""
 
+import math
+import time
+from collections.abc import Callable
+
 import orjson
 from psycopg.types.json import set_json_loads
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Dialect, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 set_json_loads(orjson.loads)
+
+IDLE_SECONDS = 1.0
+"""A connection idle for longer is asked whether it still works."""
 
 
 def connect(url: str, *, pool_size: int, application: str) -> Engine:
     """An engine with a bounded pool.
 
-    Connections are checked before use, so that a restarted server costs nobody an error; statements and idle
-    transactions time out, so that a stuck one holds nobody up for long.
+    A connection that was idle is checked before use, so that a restarted server costs next to nobody an error;
+    statements and idle transactions time out, so that a stuck one holds nobody up for long.
     """
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error's text ends up in logs; parameters are people's addresses
         connect_args={
             "connect_timeout": 5,
@@ -30,3 +39,24 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
             "options": "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
         },
     )
+    event.listen(engine, "checkin", _note_idle)
+    event.listen(engine, "checkout", _check_if_idle(engine.dialect))
+    return engine
+
+
+def _note_idle(_: object, record: ConnectionPoolEntry) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _check_if_idle(dialect: Dialect) -> Callable[..., None]:
+    """A ping costs as much as a small query: under load, where it matters, no connection is idle for long."""
+
+    def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        if time.monotonic() - record.info.get("idle_since", math.inf) < IDLE_SECONDS:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError("the connection did not outlive its idle time") from error
+
+    return check
