@@ -25,6 +25,9 @@ IDLE_SECONDS = 30.0
 """A connection that has been idle for longer is asked (NOOP) before mail goes over it."""
 
 
+QUICK_SECONDS = 0.001
+
+
 class Smtp(Provider):
     """Credentials: ``host``, ``port``, ``security`` (none, starttls, tls), and to log in ``username`` with ``password``
     or ``access_token``; ``auth`` forces a mechanism, ``verify`` true checks even a local server's certificate.
@@ -68,6 +71,8 @@ class Smtp(Provider):
         self._idle: list[Session] = []
         self._threads: ThreadPoolExecutor | None = None
         self._closed = False
+        self._seconds_a_mail = math.inf
+        """On one connection, in the latest call."""
 
     @property
     def connections(self) -> int:
@@ -78,8 +83,19 @@ class Smtp(Provider):
         return Login.read(self.account.credentials, self.account.base_url or self.server)
 
     def send(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
-        """See `Provider.send`. More than one group is spread over the connections, a thread for each."""
-        lanes = min(self.connections, math.ceil(len(emails) / self.group))
+        """See `Provider.send`. More than one group is spread over the connections, a thread for each.
+
+        A server that answers in less than `QUICK_SECONDS` a mail is kept busy by one connection: there, threads would
+        only take turns.
+        """
+        started = time.monotonic()
+        lanes = 1 if self._seconds_a_mail < QUICK_SECONDS else self.connections
+        lanes = max(1, min(lanes, math.ceil(len(emails) / self.group)))
+        outcomes = self._send_over(lanes, emails)
+        self._seconds_a_mail = (time.monotonic() - started) * lanes / max(1, len(emails))
+        return outcomes
+
+    def _send_over(self, lanes: int, emails: Sequence[OutboundEmail]) -> list[Outcome]:
         if lanes <= 1:
             return self._send_over_one(emails)
         share = math.ceil(len(emails) / lanes)
