@@ -107,20 +107,21 @@ def authenticate(session: Session, authorization: str | None, peppers: Collectio
     if scheme.lower() != "bearer" or not secret:
         raise ApiError("UNAUTHORIZED", headers={"WWW-Authenticate": "Bearer"})
     key = session.execute(_KEY, {"public_id": secret[:PUBLIC_CHARACTERS].replace("\0", "")}).one_or_none()
-    known = key is not None and any(
-        hmac.compare_digest(key.secret_hash, hash_secret(secret, pepper)) for pepper in peppers
-    )
+    hashes = [hash_secret(secret, pepper) for pepper in peppers]
+    known = key is not None and any(hmac.compare_digest(key.secret_hash, one) for one in hashes)
     now = datetime.now(UTC)
     if key is None or not known or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         raise ApiError("UNAUTHORIZED", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
-    _note_use(session, key, now)
+    _note_use(session, key, hashes[0], now)
     return Caller(
         workspace_id=key.workspace_id, key_id=key.id, user_id=key.user_id, scopes=frozenset(key.scopes), caps=key.caps
     )
 
 
-def _note_use(session: Session, key: Row[Any], now: datetime) -> None:
-    """Remembers the last use to the hour: exact enough to find unused keys, and no write per request."""
-    if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 3600:
-        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=now))
-        session.commit()
+def _note_use(session: Session, key: Row[Any], newest_hash: bytes, now: datetime) -> None:
+    """Remembers the last use to the hour, exact enough to find unused keys; after a key rotation, hashes anew."""
+    is_fresh = key.last_used_at is not None and (now - key.last_used_at).total_seconds() < 3600
+    if is_fresh and key.secret_hash == newest_hash:
+        return
+    session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=now, secret_hash=newest_hash))
+    session.commit()

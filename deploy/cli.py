@@ -16,6 +16,7 @@ COMMANDS = {
     "migrate": "deploy.commands.processes:migrate",
     "version": "deploy.commands.version:version",
     "workspace": "deploy.commands.workspace:workspace",
+    "reseal": "deploy.commands.reseal:reseal",
     "doctor": "deploy.commands.doctor:doctor",
     "send": "deploy.commands.send:send",
     "bulk": "deploy.commands.bulk:bulk",

@@ -35,5 +35,8 @@ class Vault:
         return value
 
     def rotate(self, sealed: bytes) -> bytes:
-        """The same secret under the newest key."""
-        return self._fernet.rotate(sealed)
+        """The same secret under the newest key. Raises SecretUnreadable."""
+        try:
+            return self._fernet.rotate(sealed)
+        except InvalidToken as error:
+            raise SecretUnreadable("the secret does not open with POSTROAD_SECRET_KEYS") from error
