@@ -41,7 +41,7 @@ def test_after_resealing_the_old_key_is_needed_for_nothing(env: dict[str, str]) 
                 domains=[],
                 sealed_credentials=Vault(old).seal("mailer", {"password": "x"}),
                 hook_token="t",
-            )  # fmt: skip
+            )
         )
         secret = Vault(old).seal("endpoint", {"secret": "whsec_x"})
         session.add(
