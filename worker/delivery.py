@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.message import OPEN, State
-from providers.base import OutboundEmail, Outcome, Provider, Result
+from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Provider, Result
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
@@ -24,7 +24,7 @@ from worker.deadline import deadline
 from worker.halt import STOPS_MAILER, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
-from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts
+from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts, too_early
 from worker.retry import Backoff
 from worker.runtime import Runtime
 from worker.validation import refusal
@@ -108,13 +108,13 @@ class Delivery:
     def run(self) -> None:
         started = time.monotonic()
         held = self._suspects_alone()
-        self._ask([message for message in held if message.was is State.UNCERTAIN])
+        unasked = self._ask([message for message in held if message.was is State.UNCERTAIN], started)
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
             self._send(self._begin(self._compose(slice_)))
             self._invite()
-        self._finish(ready)
+        self._finish([*ready, *unasked])
 
     @property
     def _provider(self) -> Provider:
@@ -146,11 +146,22 @@ class Delivery:
         lease.narrow(self.connection, self.batch.lease_id, suspect, neighbours)
         return [suspect]
 
-    def _ask(self, uncertain: Sequence[Held]) -> None:
-        """Asks the provider about mails whose fate is unknown."""
-        for message in uncertain:
-            email = self.submissions[message.submission_id].email(message)
-            self._keep(message, judge_lookup(message, self._provider.lookup(email), self._policy))
+    def _ask(self, uncertain: Sequence[Held], started: float) -> Sequence[Held]:
+        """Asks the provider about mails whose fate is unknown, one by one. Returns those it did not get to."""
+        policy = self._policy
+        for position, message in enumerate(uncertain):
+            if time.monotonic() - started >= TASK_SECONDS:
+                return uncertain[position:]
+            self._keep(message, too_early(message, policy) or judge_lookup(message, self._look_up(message), policy))
+        return ()
+
+    def _look_up(self, message: Held) -> LookupAnswer:
+        try:
+            return self._provider.lookup(self.submissions[message.submission_id].email(message))
+        except Exception as error:
+            # A bug, or a mail that can no longer be composed. It must not come round for ever.
+            log.exception("lookup_failed", message_id=str(message.id))
+            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"could not ask: {type(error).__name__}")
 
     def _sift(self, queued: Sequence[Held]) -> list[Held]:
         """What may go: not expired, and with a recipient that is neither suppressed nor invalid."""

@@ -85,11 +85,6 @@ _CLAIM = text("""
     select taken.*, held.id as lease_id from taken, held order by was_due_at
 """)
 
-_RELEASE = text("""
-    update message set state = 'queued', due_at = coalesce(:due_at, clock_timestamp())
-    where id = any(:ids) and lease_id = :lease_id and state = 'claimed'
-""")
-
 _RETURN = text("""
     update message set state = case when state = 'claimed' then 'queued' else state end, due_at = clock_timestamp()
     where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'uncertain')
@@ -152,17 +147,15 @@ def claim(
     return Batch(rows[0].lease_id, priority, messages)
 
 
-def release(connection: Connection, lease_id: int, messages: Sequence[Held], due_at: datetime | None = None) -> None:
-    """Gives back what is still claimed: due at once, or at ``due_at``."""
+def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> None:
+    """Gives back what is still in hand, due at once: the claimed to the queue; the uncertain stay uncertain."""
     if messages:
-        ids = [message.id for message in messages]
-        connection.execute(_RELEASE, {"ids": ids, "lease_id": lease_id, "due_at": due_at})
+        connection.execute(_RETURN, {"ids": [message.id for message in messages], "lease_id": lease_id})
 
 
 def narrow(connection: Connection, lease_id: int, kept: Held, others: Sequence[Held]) -> None:
-    """Leaves one message under the lease and gives back the others, uncertain ones too."""
-    ids = [message.id for message in others]
-    connection.execute(_RETURN, {"ids": ids, "lease_id": lease_id})
+    """Leaves one message under the lease and gives back the others."""
+    release(connection, lease_id, others)
     connection.execute(_KEEP, {"ids": [kept.id], "lease_id": lease_id})
 
 

@@ -162,6 +162,30 @@ def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict
     return verdict._replace(state=State.UNCERTAIN, due_at=UNTIL_SOMEBODY_ACTS, reason=held)
 
 
+def too_early(message: Held, policy: Policy) -> Verdict | None:
+    """Puts the question off while the provider's index may still lag: a "not there" would be no proof.
+
+    The doubt of a mail whose worker died begins when that was found out.
+    """
+    if not policy.can_ask or not message.attempts:
+        return None
+    last = message.attempts[-1]
+    if last["outcome"] != Result.UNCERTAIN:
+        return None
+    settled_at = datetime.fromisoformat(last["at"]) + timedelta(seconds=policy.settle_seconds)
+    if settled_at <= policy.now:
+        return None
+    return Verdict(
+        message_id=message.id,
+        was=State.UNCERTAIN,
+        state=State.UNCERTAIN,
+        tries=message.tries,
+        due_at=settled_at,
+        outcomes=message.outcomes or None,
+        reason=last["detail"],
+    )
+
+
 def ended(message: Held, state: State, reason: str) -> Verdict:
     """The verdict on a claimed message that never reaches the wire."""
     return Verdict(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -9,7 +10,7 @@ from sqlalchemy import text
 from models.content import Address
 from models.mailer import MailerStatus
 from models.message import UNTIL_SOMEBODY_ACTS, Message
-from providers.base import OutboundEmail, Outcome, Result
+from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Result
 from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
 from providers.smtp import Smtp
 from tests.worker.house import House, settings_for
@@ -264,6 +265,80 @@ def test_what_a_dead_worker_was_sending_is_uncertain_and_not_sent_again(house: H
     assert message.state == "uncertain"
     assert house.server.received == []
     assert [attempt["outcome"] for attempt in message.attempts] == ["uncertain", "lookup_cannot_tell"]
+
+
+class _Forgetful(Smtp):
+    """Can be asked, and knows of nothing."""
+
+    settle_seconds = 60.0
+    asked: ClassVar[list[str]] = []
+
+    def lookup(self, email: OutboundEmail) -> LookupAnswer:
+        self.asked.append(email.rfc_message_id)
+        return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="not there")
+
+
+@pytest.fixture
+def forgetful(house: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The Message-IDs that the provider is asked about."""
+    monkeypatch.setattr("worker.mailers.open_provider", _Forgetful)
+    monkeypatch.setattr(_Forgetful, "asked", [])
+    return _Forgetful.asked
+
+
+def test_what_a_dead_worker_was_sending_is_not_asked_about_before_the_provider_can_know(
+    house: House, forgetful: list[str]
+) -> None:
+    accepted = house.submit("ann@example.com")
+    _begin(house, _claimed(house))
+    _let_leases_run_out(house)
+    house.tick()
+    house.deliver()
+    message = house.message(accepted)
+    assert (message.state, forgetful, house.server.received) == ("uncertain", [], [])
+    assert message.due_at is not None
+    assert 50 < (message.due_at - datetime.now(UTC)).total_seconds() <= 60
+    with house.runtime.engine.begin() as connection:  # the time goes by
+        connection.execute(
+            text("""update message set due_at = clock_timestamp(), attempts = jsonb_set(attempts, '{0,at}',
+                    to_jsonb(clock_timestamp() - interval '61 seconds')) where id = :id"""),
+            {"id": accepted.message_id},
+        )
+    house.deliver_all()
+    assert (house.message(accepted).state, forgetful) == ("sent", [accepted.rfc_message_id])
+
+
+def test_a_mail_that_cannot_be_asked_about_is_held_and_its_neighbours_go_out(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_self: Smtp, _email: OutboundEmail) -> LookupAnswer:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Smtp, "lookup", stumble)
+    monkeypatch.setattr(Smtp, "settle_seconds", 0.0)
+    lost = house.submit("ann@example.com")
+    _begin(house, _claimed(house))
+    _let_leases_run_out(house)
+    house.tick()
+    other = house.submit("bob@example.com")
+    house.deliver_all()
+    assert house.message(lost).due_at == UNTIL_SOMEBODY_ACTS
+    assert house.message(other).state == "sent"
+
+
+def test_what_there_was_no_time_to_ask_about_goes_back_uncertain(
+    house: House, forgetful: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = house.submit("ann@example.com")
+    _begin(house, _claimed(house))
+    _let_leases_run_out(house)
+    house.tick()
+    monkeypatch.setattr("worker.delivery.TASK_SECONDS", 0.0)
+    house.deliver()
+    message = house.message(accepted)
+    assert (message.state, forgetful) == ("uncertain", [])
+    assert message.due_at is not None
+    assert message.due_at <= datetime.now(UTC)
 
 
 def test_the_leases_of_a_worker_whose_process_is_gone_are_ended_without_waiting(house: House) -> None:
