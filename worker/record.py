@@ -69,6 +69,7 @@ _SUBMISSIONS = """
     )
 """
 
+# A message that was put back into the queue since (a person's retry) has no outcome now; its next one is recorded.
 _LOG = text(f"""
     with {_SUBMISSIONS}
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email,
@@ -81,11 +82,11 @@ _LOG = text(f"""
            m.state, coalesce(m.subject, s.subject, ''), s.sender_email, m.recipients[1], m.recipients, s.cc,
            mailer.provider, m.mailer_id, m.rfc_message_id, m.provider_message_id, m.thread_id, s.sender_user_id,
            contact.id, deal.id, customer.id, s.campaign_id, s.attachment_filename,
-           m.reason, coalesce(m.finished_at, clock_timestamp()), m.created_at
+           m.reason, m.finished_at, m.created_at
     from message m join submitted s on s.id = m.submission_id join mailer on mailer.id = m.mailer_id
          left join contact on contact.id = s.contact_id left join deal on deal.id = s.deal_id
          left join customer on customer.id = s.customer_id
-    where m.id = any(:ids)
+    where m.id = any(:ids) and m.finished_at is not null
     on conflict (message_id) do update set status = excluded.status, error = excluded.error, subject = excluded.subject,
         rfc_message_id = excluded.rfc_message_id, provider_message_id = excluded.provider_message_id,
         finished_at = excluded.finished_at
@@ -125,7 +126,8 @@ _THREADS = text("""
 _OUTCOMES = text("""
     select m.id, m.workspace_id, m.submission_id, m.state, m.recipients, m.outcomes, m.reason, m.finished_at,
            mailer.provider
-    from message m join mailer on mailer.id = m.mailer_id where m.id = any(:ids) order by m.id
+    from message m join mailer on mailer.id = m.mailer_id
+    where m.id = any(:ids) and m.finished_at is not null order by m.id
 """)
 
 _ANNOUNCE = text("""

@@ -9,9 +9,11 @@ from sqlalchemy import text
 from api_shim.submission import Link
 from models.base import uuid7
 from models.content import Address
+from models.message import UNTIL_SOMEBODY_ACTS
 from models.webhook import WebhookEndpoint
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
+from worker.moves import CANCEL, RETRY, move_one
 from worker.record import record
 
 
@@ -173,6 +175,26 @@ def test_a30_a45_while_the_log_refuses_writes_the_mail_stays_sent_and_is_logged_
     assert house.scalar("select count(*) from activity where workspace_id = :w") == 1
     assert [type_ for _, _, type_ in events(house)] == ["log_failed", "delivered", "log_repaired"]
     assert len(house.server.received) == 1
+
+
+def test_a_mail_that_is_retried_before_its_failure_was_logged_is_logged_with_its_next_outcome(house: House) -> None:
+    failed = house.submit("bounce-550@example.com")
+    house.deliver_all()
+    with house.session() as session:
+        assert move_one(session, RETRY, failed.message_id, due=UNTIL_SOMEBODY_ACTS) is not None
+        session.commit()
+    sent = house.submit("ann@example.com")
+    house.deliver_all()
+    house.record_all()
+    logged = house.rows("select message_id, status from email_log where workspace_id = :w")
+    assert [(row["message_id"], row["status"]) for row in logged] == [(sent.message_id, "sent")]
+    assert house.scalar("select count(*) from followup where :f = any(message_ids)", f=failed.message_id) == 0
+    assert [type_ for _, _, type_ in events(house)] == ["delivered"]
+    with house.session() as session:
+        assert move_one(session, CANCEL, failed.message_id) is not None
+        session.commit()
+    house.record_all()
+    assert house.scalar("select status from email_log where message_id = :f", f=failed.message_id) == "cancelled"
 
 
 def test_one_message_that_can_never_be_logged_does_not_hold_up_the_others(house: House) -> None:
