@@ -1,6 +1,6 @@
 """How processes reach PostgreSQL."""
 
-import math
+import select
 import time
 from collections.abc import Callable
 
@@ -16,6 +16,15 @@ set_json_loads(orjson.loads)
 IDLE_SECONDS = 1.0
 """A connection idle for longer is asked whether it still works."""
 
+NOTICING_SILENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""libpq's parameters with which a server that vanished without a word is noticed within about a minute."""
+
 
 def connect(url: str, *, pool_size: int, application: str) -> Engine:
     """An engine with a bounded pool.
@@ -30,12 +39,8 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
         pool_timeout=5,
         hide_parameters=True,  # an error's text ends up in logs; parameters are people's addresses
         connect_args={
-            "connect_timeout": 5,
+            **NOTICING_SILENCE,
             "application_name": application,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
             "options": "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
         },
     )
@@ -44,15 +49,26 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
     return engine
 
 
+def _has_news(connection: DBAPIConnection) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _note_idle(_: object, record: ConnectionPoolEntry) -> None:
     record.info["idle_since"] = time.monotonic()
 
 
 def _check_if_idle(dialect: Dialect) -> Callable[..., None]:
-    """A ping costs as much as a small query: under load, where it matters, no connection is idle for long."""
+    """A ping costs as much as a small query, and under load, where that matters, no connection is idle for long.
+
+    One that the server closed meanwhile shows it at once: there is something to read, though nothing was asked.
+    """
 
     def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        if time.monotonic() - record.info.get("idle_since", math.inf) < IDLE_SECONDS:
+        now = time.monotonic()
+        idle = now - record.info.get("idle_since", now)
+        if idle < IDLE_SECONDS and not _has_news(connection):
             return
         try:
             dialect.do_ping(connection)

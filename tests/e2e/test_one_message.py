@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -36,11 +36,12 @@ def secret(client: Client, receiver: Receiver) -> str:
 def test_a26_a27_d3_d4_one_message_from_http_to_the_webhook(client: Client, receiver: Receiver, secret: str) -> None:
     # Given a contact of the workspace
     contact = client.stack.json["contact_id"]
+    recipient = f"grace-{uuid4().hex}@example.com"
 
     # When the CRM sends it a mail
     answer = client.send(
         {
-            "to_email": "grace@example.com",
+            "to_email": recipient,
             "to_name": "Grace",
             "subject": "Your report",
             "html_body": "<h1>Hello!</h1>",
@@ -58,14 +59,14 @@ def test_a26_a27_d3_d4_one_message_from_http_to_the_webhook(client: Client, rece
     assert "X-Request-ID" in answer.headers
 
     # And the mail lies in the recipient's mailbox, once, under that Message-ID
-    [mail] = client.inbox("grace@example.com")
+    [mail] = client.inbox(recipient)
     assert (mail["subject"], mail["message_id"]) == ("Your report", sent["message_id"])
 
     # And it is on the contact's timeline and in the log
     activities = client.get(f"/v1/contacts/{contact}/activities")["data"]
     assert [activity["message_id"] for activity in activities if activity["message_id"] == sent["id"]] == [sent["id"]]
     [log] = client.get("/v1/email/logs", ref_id=sent["ref_id"])["data"]
-    assert (log["status"], log["recipient_email"], log["contact_id"]) == ("sent", "grace@example.com", contact)
+    assert (log["status"], log["recipient_email"], log["contact_id"]) == ("sent", recipient, contact)
     assert client.get(f"/v1/email/threads/{sent['thread_id']}")["subject"] == "Your report"
 
     # And a signed webhook says so, in the words of the contract
@@ -73,7 +74,7 @@ def test_a26_a27_d3_d4_one_message_from_http_to_the_webhook(client: Client, rece
         secret, lambda event: event["details"].get("ref_id") == sent["ref_id"], "the webhook comes"
     )
     assert event["event"] == "MAIL_DELIVERED"
-    assert event["details"]["email"] == ["grace@example.com"]
+    assert event["details"]["email"] == [recipient]
     assert event["details"]["message_id"] == sent["message_id"]
     assert event["details"]["evidence"] == "accepted"
 

@@ -20,6 +20,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from api_shim.ops.words import count
 from tests.conftest import Stack, wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.browser]
@@ -158,7 +159,7 @@ def test_the_figures_live_without_moving_anything(desk: Watched, stack: Stack) -
         ".observe({type: 'layout-shift', buffered: false})"
     )
     _send(stack, "live@example.com", send_at=_later())
-    expect(scheduled).to_have_text(str(before + 1), timeout=5000)
+    expect(scheduled).to_have_text(count(before + 1), timeout=5000)
     page.wait_for_timeout(5500)  # longer than charts and the list of matters wait for their turn
     assert page.evaluate("window.shifts || 0") == 0
     desk.is_clean()
