@@ -7,13 +7,14 @@ wake-up.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from contextlib import suppress
 from uuid import UUID
 
 import psycopg
 import structlog
 
+from models.database import NOTICING_SILENCE
 from worker.outcome import OUTCOME_CHANNEL
 from worker.record import RECORDED_CHANNEL
 
@@ -29,7 +30,7 @@ class Announcements:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._waiting: dict[tuple[str, UUID], asyncio.Event] = {}
+        self._waiting: defaultdict[tuple[str, UUID], set[asyncio.Event]] = defaultdict(set)
         self._heard: OrderedDict[tuple[str, UUID], float] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,20 +52,24 @@ class Announcements:
         key = (RECORDED_CHANNEL if recorded else OUTCOME_CHANNEL, message_id)
         if key in self._heard:
             return True
-        waker = self._waiting.setdefault(key, asyncio.Event())
+        waker = asyncio.Event()
+        self._waiting[key].add(waker)
         try:
             async with asyncio.timeout(seconds):
                 await waker.wait()
         except TimeoutError:
             return False
         finally:
-            self._waiting.pop(key, None)
+            self._waiting[key].discard(waker)
+            if not self._waiting[key]:
+                del self._waiting[key]
         return True
 
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+                opening = psycopg.AsyncConnection.connect(self._url, autocommit=True, **NOTICING_SILENCE)
+                async with await opening as connection:
                     await connection.execute(f"listen {OUTCOME_CHANNEL}; listen {RECORDED_CHANNEL}")
                     async for notification in connection.notifies():
                         self._hear(notification.channel, notification.payload)
@@ -77,5 +82,5 @@ class Announcements:
         self._heard[key] = time.monotonic()
         if len(self._heard) > REMEMBERED:
             self._heard.popitem(last=False)
-        if waker := self._waiting.get(key):
+        for waker in self._waiting.get(key, ()):
             waker.set()

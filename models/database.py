@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 from psycopg.types.json import set_json_loads
@@ -16,7 +17,7 @@ set_json_loads(orjson.loads)
 IDLE_SECONDS = 1.0
 """A connection idle for longer is asked whether it still works."""
 
-NOTICING_SILENCE = {
+NOTICING_SILENCE: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
     "keepalives_interval": 10,

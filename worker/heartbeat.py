@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from models.database import connect
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ class Heartbeat:
         self._runtime = runtime
         self._queues = list(queues)
         self._key = os.getpid() << 32 | zlib.crc32(runtime.name.encode())
-        self._engine = create_engine(runtime.settings.sqlalchemy_url, poolclass=NullPool)
+        self._engine = connect(runtime.settings.sqlalchemy_url, pool_size=1, application="postroad heartbeat")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._alive = threading.Event()
