@@ -87,6 +87,8 @@ _ANSWER = text("""
     where api_key_id = :api_key_id and key = :key and answer_status is null
 """)
 
+_KEPT = text("select answer_status, answer from idempotency_key where api_key_id = :api_key_id and key = :key")
+
 
 def take(
     session: Session, key_id: UUID, repeat: Repeat, submission_id: UUID, since: datetime, hours: int
@@ -128,7 +130,14 @@ def _first_difference(before: Mapping[str, str], repeat: Repeat) -> str:
     return next(differing, "") or "/"
 
 
-def keep_answer(session: Session, key_id: UUID, key: str, status: int, answer: Mapping[str, Any]) -> None:
-    """Keeps the first answer, so that every repeat gets the same. The caller commits."""
+def keep_answer(
+    session: Session, key_id: UUID, key: str, status: int, answer: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Keeps the first answer and returns it: of several requests that waited together all give the same.
+
+    The caller commits.
+    """
     parameters = {"api_key_id": key_id, "key": key, "status": status, "answer": orjson.dumps(answer).decode()}
     session.execute(_ANSWER, parameters)
+    kept = session.execute(_KEPT, {"api_key_id": key_id, "key": key}).one_or_none()
+    return (status, answer) if kept is None else (kept.answer_status, kept.answer)

@@ -161,7 +161,7 @@ class Intake:
         with self._services.sessions() as session:
             status, answer = shape.render(_result(session, accepted))
             if repeat and caller.key_id:
-                keep_answer(session, caller.key_id, repeat.key, status, answer)
+                status, answer = keep_answer(session, caller.key_id, repeat.key, status, answer)
                 session.commit()
             return status, answer
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from api_shim.auth import SCOPES, Caller, issue_key
+from api_shim.idempotency import keep_answer
 from api_shim.intake import accept
 from api_shim.services import Services
 from api_shim.shapes import mailer as mailer_shape
@@ -282,6 +283,15 @@ def test_b2_the_answer_is_the_same_whatever_has_become_of_the_mail_since(
         connection.execute(text("update message set state = 'sent' where id = :id"), {"id": first.json()["id"]})
     again = client.post("/v1/email/send", json=CRM, headers={"Idempotency-Key": "k2", "Prefer": "wait=0"})
     assert (again.status_code, again.json()) == (first.status_code, first.json())
+
+
+def test_b2_of_requests_that_wait_together_all_give_the_answer_that_was_kept_first(
+    client: TestClient, mailer_id: UUID, tenant: Tenant, session: Session
+) -> None:
+    client.post("/v1/email/send", json=CRM, headers={"Idempotency-Key": "together", "Prefer": "wait=0"})
+    first = keep_answer(session, tenant.key_id, "together", 202, {"status": "queued"})
+    assert first == (202, {"status": "queued"})
+    assert keep_answer(session, tenant.key_id, "together", 200, {"status": "sent"}) == first
 
 
 def test_b3_the_same_key_with_another_body_is_409_and_names_where_it_differs(
