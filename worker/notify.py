@@ -194,9 +194,9 @@ class Notifier:
 
     def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
         delays = self._settings.webhook_retry_delays
-        with self._engine.begin() as db:
-            deliveries.settle(db, [verdict for result in results for verdict in _verdicts(result, delays)])
+        with self._engine.begin() as db:  # the endpoint's row first, as whoever disables or deletes it
             deliveries.note_health(db, endpoint_id, [(result.answer.accepted, result.at) for result in results])
+            deliveries.settle(db, [verdict for result in results for verdict in _verdicts(result, delays)])
 
     def _finish(self, endpoint: Row[Any], turn: Turn) -> bool:
         """Gives back what was not posted and draws the consequences. False: the lane has to wait."""

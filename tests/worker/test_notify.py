@@ -1,5 +1,6 @@
 """Webhook deliveries against real receivers and a real PostgreSQL."""
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from models.event import Event
 from models.webhook import WebhookDelivery
 from tests.worker.receiver import Receiver, raw, receiving, status
 from tests.worker.webhook_rows import World, settings_for
+from worker.deliveries import park
 from worker.notify import new_secret
 
 
@@ -400,6 +402,31 @@ def test_a_result_that_comes_after_the_lease_was_lost_changes_nothing(world: Wor
     world.notifier().deliver(endpoint.id)
     row = world.delivery(delivery)
     assert (row.state, row.tries, row.attempts) == ("pending", 0, [])
+
+
+def test_an_endpoint_that_is_disabled_while_a_result_is_written_down_is_no_deadlock(
+    world: World, receiver: Receiver
+) -> None:
+    endpoint = world.endpoint(receiver.url)
+    (delivery,) = world.due(endpoint)
+    turn = threading.Thread(target=world.notifier().deliver, args=(endpoint.id,))
+    with world.engine.begin() as db:
+        db.execute(text("update webhook_endpoint set status = 'disabled' where id = :id"), {"id": endpoint.id})
+        turn.start()
+        _until_somebody_waits_for_a_lock(world)
+        park(db, endpoint.id)
+    turn.join()
+    assert world.delivery(delivery).state == "delivered"
+
+
+def _until_somebody_waits_for_a_lock(world: World) -> None:
+    """For the caller's transaction: no other of this database is open."""
+    for _ in range(500):
+        with world.engine.connect() as db:
+            if db.execute(text("select exists (select from pg_locks where not granted)")).scalar():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waited")
 
 
 def test_two_workers_share_a_lane_without_posting_twice(world: World, receiver: Receiver) -> None:
