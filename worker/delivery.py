@@ -47,6 +47,7 @@ _SUPPRESSED = text("""
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
+    _give_up_abandoned(runtime)
     mailer = runtime.providers.mailer(mailer_id)
     if mailer is None or not mailer.sends:
         return 0
@@ -76,9 +77,19 @@ def _handed_back(runtime: Runtime, batch: Batch) -> Iterator[None]:
     try:
         yield
     except Exception:
-        with runtime.engine.begin() as connection:
-            lease.give_up(connection, batch.lease_id)
+        runtime.abandoned.add(batch.lease_id)
+        with suppress(OperationalError, InterfaceError):
+            _give_up_abandoned(runtime)
         raise
+
+
+def _give_up_abandoned(runtime: Runtime) -> None:
+    """If the database was away when the work failed, the next task says so: until then the lease blocks its lane."""
+    if runtime.abandoned:
+        with runtime.engine.begin() as connection:
+            for lease_id in runtime.abandoned:
+                lease.give_up(connection, lease_id)
+        runtime.abandoned.clear()
 
 
 class Delivery:
@@ -96,7 +107,11 @@ class Delivery:
         self._finished = 0
         self.connection = self._connect()
         ids = {message.submission_id for message in batch.messages}
-        self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
+        try:
+            self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
+        except BaseException:
+            self.close()  # nobody else can
+            raise
 
     def _connect(self) -> Connection:
         """One connection for the batch; each statement is a transaction of its own: none is open while sending."""

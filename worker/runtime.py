@@ -46,6 +46,8 @@ class Runtime:
         self.domains = Domains(settings.dns_servers)
         self.submissions = Submissions()
         self.notifier = Notifier(self.engine, settings, self.vault)
+        self.abandoned: set[int] = set()
+        """Leases of batches whose work failed, until the database knows: see `worker.delivery`."""
 
     def close(self) -> None:
         self.notifier.close()

@@ -65,18 +65,27 @@ class Submissions:
         self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker
     ) -> dict[UUID, LoadedSubmission]:
         """The submissions with these ids, compiled for the mailer's provider."""
-        known = [known_id for known_id in set(ids) if (known_id, mailer.id) in self._kept]
-        rows = connection.execute(_LOAD, {"ids": list(set(ids)), "known": known}).all()
-        return {row.id: self._loaded(connection, row, mailer, tracker) for row in rows}
+        known = {id_: kept for id_ in set(ids) if (kept := self._kept.get((id_, mailer.id)))}
+        rows = connection.execute(_LOAD, {"ids": list(set(ids)), "known": list(known)}).all()
+        return {row.id: self._loaded(connection, row, known.get(row.id), mailer, tracker) for row in rows}
 
-    def _loaded(self, connection: Connection, row: Any, mailer: OpenMailer, tracker: Tracker) -> LoadedSubmission:
+    def _loaded(
+        self,
+        connection: Connection,
+        row: Any,
+        known: tuple[Content, Compiled] | None,
+        mailer: OpenMailer,
+        tracker: Tracker,
+    ) -> LoadedSubmission:
+        """``known`` is held by the caller: what is kept for one submission may push out another of the same batch."""
         key = (row.id, mailer.id)
-        if row.content is not None:
+        if known is None:
             content = Content.from_json(row.content)
-            self._keep(key, content, self._compile(connection, row, content, mailer, tracker))
-        self._kept.move_to_end(key)
-        content, compiled = self._kept[key]
-        return LoadedSubmission(content, compiled, row.awaited, row.expires_at, row.send_at)
+            known = content, self._compile(connection, row, content, mailer, tracker)
+            self._keep(key, *known)
+        elif key in self._kept:
+            self._kept.move_to_end(key)
+        return LoadedSubmission(*known, row.awaited, row.expires_at, row.send_at)
 
     @staticmethod
     def _compile(connection: Connection, row: Any, content: Content, mailer: OpenMailer, tracker: Tracker) -> Compiled:

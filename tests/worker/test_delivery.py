@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from models.content import Address
 from models.mailer import MailerStatus
@@ -241,6 +242,43 @@ def test_a_batch_whose_worker_stumbles_is_recovered_by_the_next_tick(
     assert {message.state for message in house.messages(accepted)} == {"queued"}
     house.deliver_all()
     assert {message.state for message in house.messages(accepted)} == {"sent"}
+
+
+def test_a_batch_whose_worker_stumbles_while_the_database_is_away_is_recovered_once_it_is_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("select", {}, Exception("away"))
+
+    accepted = house.submit("ann@example.com")
+    with monkeypatch.context() as patched:
+        patched.setattr(Delivery, "_sift", away)
+        patched.setattr(lease, "give_up", away)
+        with pytest.raises(OperationalError):
+            house.deliver()
+    house.tick()
+    assert house.message(accepted).state == "claimed"
+    house.deliver()
+    house.tick()
+    assert house.message(accepted).state == "queued"
+
+
+def test_submissions_that_do_not_all_fit_into_the_cache_go_out_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.submissions.KEPT_BYTES", 1)
+    older = house.submit("ann@example.com", send_at=datetime.now(UTC) + timedelta(hours=1))
+    house.server.fail(Fault(Stage.RCPT, Does.REPLY, "451 4.3.0 later"))
+    known = house.submit("bob@example.com")
+    house.deliver()
+    assert house.message(known).state == "queued"  # its content is kept for the retry
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text("update message set due_at = now() where mailer_id = :m and due_at is not null"),
+            {"m": house.mailer_id},
+        )
+    assert house.deliver() == 2
+    assert [house.message(accepted).state for accepted in (older, known)] == ["sent", "sent"]
 
 
 def test_what_a_dead_worker_had_only_claimed_returns_to_the_queue(house: House) -> None:
