@@ -26,7 +26,7 @@ MAIL_DOMAIN = "demo.test"
 SENDER = f"hello@{MAIL_DOMAIN}"
 
 PRELOADED = (
-    "api_shim.app", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl", "deploy.inbox", "deploy.seed",
+    "api_shim.app", "uvicorn.loops.uvloop", "deploy.request_head", "deploy.inbox", "deploy.seed",
     "worker.beat", "worker.run", "celery.bin.celery", "celery.worker.components", "celery.worker.consumer",
     "celery.worker.strategy", "celery.concurrency.solo", "celery.concurrency.prefork", "celery.app.log",
     "celery.app.amqp", "celery.app.control", "celery.app.events", "kombu.transport.redis",

@@ -32,6 +32,7 @@ def api(host: str, port: int, inbox: Path | None) -> None:
     import uvicorn
 
     from api_shim.app import create_app
+    from deploy.request_head import BoundedHead
 
     app = create_app(settings())
     if inbox is not None:
@@ -43,7 +44,7 @@ def api(host: str, port: int, inbox: Path | None) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHead,
         ws="none",
         access_log=False,
         server_header=False,

@@ -1,0 +1,75 @@
+"""A server that reads no more of a request's head than it can use."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from deploy.request_head import MAX_BYTES, BoundedHead
+
+
+async def _length(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers how long the body was."""
+    body = await Request(scope, receive).body()
+    await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where it listens."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(_length, http=BoundedHead, lifespan="off", log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield listening.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    listening.close()
+
+
+def _answer(port: int, *pieces: bytes) -> bytes:
+    """What comes back, and the end of the connection."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(ConnectionError):
+        for piece in pieces:
+            connection.sendall(piece)
+        while read := connection.recv(65536):
+            received += read
+    return received
+
+
+def _post(size: int, *headers: str) -> bytes:
+    lines = ["POST / HTTP/1.1", "Host: a", f"Content-Length: {size}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + b"x" * size
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nHost: a\r\nX-Big: ", b"GET /"])
+def test_a_head_without_an_end_is_cut_off(port: int, start: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(start)
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"a" * 1000 * MAX_BYTES)
+
+
+def test_the_answer_to_a_head_too_large_says_so(port: int) -> None:
+    start = b"GET / HTTP/1.1\r\nHost: a\r\nX-Big: " + b"a" * MAX_BYTES
+    assert _answer(port, start).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_second_request_on_a_connection_is_bounded_too(port: int) -> None:
+    answer = _answer(port, _post(5), b"GET / HTTP/1.1\r\nX-Big: " + b"a" * MAX_BYTES)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 431 " in answer
+
+
+def test_bodies_and_many_requests_do_not_count_as_a_head(port: int) -> None:
+    large = _answer(port, _post(40 * MAX_BYTES), _post(5, "X-Some: " + "a" * 10_000, "Connection: close"))
+    assert large.count(b"HTTP/1.1 200 ") == 2
+    many = _answer(port, *[_post(1000)] * 200, _post(5, "Connection: close"))
+    assert many.count(b"HTTP/1.1 200 ") == 201
