@@ -41,11 +41,11 @@ def routes(directory: Path) -> list[Route]:
     pages = _InboxPages(InboxReader(directory))
     return [
         Route("/inbox", pages.list),
-        Route("/inbox/mail/{number:int}", pages.mail),
-        Route("/inbox/mail/{number:int}/html", pages.html),
-        Route("/inbox/mail/{number:int}/source", pages.source),
+        Route("/inbox/mail/{number}", pages.mail),
+        Route("/inbox/mail/{number}/html", pages.html),
+        Route("/inbox/mail/{number}/source", pages.source),
         Route("/inbox/messages", pages.list_json),
-        Route("/inbox/messages/{number:int}", pages.mail_json),
+        Route("/inbox/messages/{number}", pages.mail_json),
     ]
 
 
@@ -118,7 +118,8 @@ class _InboxPages:
         return JSONResponse(_json(entry) | more)
 
     def _find(self, request: Request) -> tuple[Entry, bytes]:
-        found = self._reader.find(request.path_params["number"])
+        number = _number(request.path_params["number"])
+        found = None if number is None else self._reader.find(number)
         if found is None:
             raise HTTPException(404, "No such mail, or it is no longer kept.")
         return found
@@ -133,7 +134,8 @@ def _page(name: str, **values: Any) -> Response:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """The number of a mail, which has at most 18 digits; None for what is none."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _parse(raw: bytes) -> EmailMessage:
@@ -161,7 +163,12 @@ def _body(mail: EmailMessage, kind: str) -> str | None:
 
 def _headers(mail: EmailMessage) -> list[tuple[str, str]]:
     """Name and value of each header, in order, unfolded and otherwise as they came."""
-    return [(name, "".join(str(value).splitlines())) for name, value in mail.raw_items()]
+    return [(_utf8(name), _utf8("".join(str(value).splitlines()))) for name, value in mail.raw_items()]
+
+
+def _utf8(header: str) -> str:
+    """What the parser kept of bytes that are no ASCII, as the UTF-8 that RFC 6532 has headers in."""
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _json(entry: Entry) -> dict[str, Any]:

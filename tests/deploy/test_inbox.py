@@ -204,6 +204,23 @@ def test_a_hostile_subject_is_only_text_on_the_pages(directory: Path, page: Test
         assert "<script>" not in page.get(path).text
 
 
+def test_a_cursor_that_is_no_number_is_as_good_as_none(directory: Path, page: TestClient) -> None:
+    _store(directory, _mail())
+    for query in ("cursor=x", "cursor=" + "9" * 5000, "limit=" + "9" * 5000):
+        assert len(page.get(f"/inbox/messages?{query}").json()["data"]) == 1, query
+        assert page.get(f"/inbox?{query}").status_code == 200, query
+
+
+def test_an_address_beyond_ascii_in_a_header_is_shown(directory: Path, page: TestClient) -> None:
+    writer = InboxWriter(directory)
+    writer.append([("", ["ü@example.com"], "To: ü@example.com\r\nSubject: Grüße\r\n\r\nwords\r\n".encode())])
+    writer.close()
+    mail = page.get("/inbox/messages/1").json()
+    assert ["To", "ü@example.com"] in mail["headers"]
+    assert mail["subject"] == "Grüße"
+    assert "ü@example.com" in page.get("/inbox/mail/1?tab=headers").text
+
+
 def test_the_search_finds_by_address_and_subject(directory: Path, page: TestClient) -> None:
     _store(directory, _mail("Invoice 7"), _mail("Greetings"))
     found = page.get("/inbox?q=invoice").text
@@ -220,7 +237,10 @@ def test_the_source_is_a_download_of_plain_text(directory: Path, page: TestClien
     assert answer.text.startswith("From: a@demo.test\r\n")
 
 
-@pytest.mark.parametrize("path", ["/inbox/mail/9", "/inbox/mail/9/html", "/inbox/messages/9"])
+@pytest.mark.parametrize(
+    "path",
+    ["/inbox/mail/9", "/inbox/mail/9/html", "/inbox/messages/9", "/inbox/messages/x", "/inbox/messages/" + "9" * 5000],
+)
 def test_a_mail_that_is_not_there_is_not_found(directory: Path, page: TestClient, path: str) -> None:
     _store(directory, _mail())
     assert page.get(path).status_code == 404
