@@ -18,7 +18,7 @@ from api_shim.idempotency import Repeat, keep_answer, repeat_of
 from api_shim.intake import accept
 from api_shim.limits import key_limits, mailer_limits
 from api_shim.rehearsal import rehearse
-from api_shim.shapes import SHAPES, ShapeModule, read_json, recognise
+from api_shim.shapes import SHAPES, Body, ShapeModule, read_body, recognise
 from api_shim.submission import Accepted, SendResult, Shape, Submission
 from models.base import ulid
 from models.message import State
@@ -67,23 +67,24 @@ async def send(request: Request) -> Response:
     shape: ShapeModule = SHAPES[Shape.MAILER]
     try:
         raw = await request.body()
-        body = read_json(raw) if len(raw) < LARGE_BODY_BYTES else await run_in_threadpool(read_json, raw)
-        shape = recognise(body)
-        return await submit(request, shape, body, lambda _session, _caller: shape.parse(body))
+        body = read_body(raw) if len(raw) < LARGE_BODY_BYTES else await run_in_threadpool(read_body, raw)
+        shape = recognise(body.outline)
+        return await submit(request, shape, body, lambda _session, _caller: shape.parse(body.value))
     except ApiError as error:
         return error_response(request, error, shape.render_error)
     except UNAVAILABLE:
         return error_response(request, unavailable(), shape.render_error)
 
 
-async def submit(request: Request, shape: ShapeModule, body: Any, parse: Parse) -> Response:
+async def submit(request: Request, shape: ShapeModule, body: Body, parse: Parse) -> Response:
     """Stores what ``parse`` makes of the body, waits as long as the caller prefers, and answers in the shape.
 
     Raises ApiError, and what the database raises when it is away.
     """
     prefer = preference(request.headers.get("prefer"))
     seconds = prefer.seconds if prefer.seconds is not None else WAIT_SECONDS if shape.WAITS else 0.0
-    repeat = repeat_of(request.headers.get("idempotency-key"), body)
+    # A body that is refused is compared with none; why it is refused is said to those who may send.
+    repeat = None if body.fault else repeat_of(request.headers.get("idempotency-key"), body.value)
     intake = Intake(request)
     taken = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
     if isinstance(taken, Rehearsed):
@@ -122,7 +123,6 @@ class Intake:
         """Authenticates, parses and stores, or rehearses. Who may not send learns nothing about the body."""
         with self._services.sessions() as session:
             caller = authenticate(session, self._request.headers.get("authorization"), self._services.peppers)
-            caller.require(SCOPE)
             submission = self._parsed(parse, session, caller)
             mails = len(submission.to) if submission.individual else 1
             limits = key_limits(caller, self._services.settings, mails)
@@ -145,8 +145,9 @@ class Intake:
             return caller, accepted
 
     def _parsed(self, parse: Parse, session: Session, caller: Caller) -> Submission:
-        """The submission; a refused body costs nothing, but its answer too says where the limits stand."""
+        """The submission; a refusal costs nothing, but its answer too says where the limits stand."""
         try:
+            caller.require(SCOPE)
             return parse(session, caller)
         except ApiError:
             session.rollback()

@@ -13,7 +13,7 @@ from api_shim.entities import require_entities
 from api_shim.errors import ApiError, Missing
 from api_shim.resources.reply_schema import OPENAPI, SCHEMA
 from api_shim.send import submit
-from api_shim.shapes import SHAPES, read_json
+from api_shim.shapes import SHAPES, read_body
 from api_shim.shapes.addresses import normalised, parse_mailboxes, shared_once, text_mailboxes
 from api_shim.shapes.attachments import read_attachments
 from api_shim.shapes.fields import MAX_SUBJECT, Faults, Form, body_form, check_content_size, line_fault
@@ -52,8 +52,10 @@ _LINKS = text("""
 @router.post("/reply", openapi_extra=OPENAPI)
 async def reply(request: Request) -> Response:
     """Answers into a conversation: by default to whoever wrote last, under the subject of the thread."""
-    body = read_json(await request.body())
-    return await submit(request, SHAPES[Shape.CRM], body, lambda session, caller: read_reply(session, caller, body))
+    body = read_body(await request.body())
+    return await submit(
+        request, SHAPES[Shape.CRM], body, lambda session, caller: read_reply(session, caller, body.value)
+    )
 
 
 def read_reply(session: Session, caller: Caller, body: Any) -> Submission:

@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol
 
 from api_shim.errors import ApiError
 from api_shim.shapes import crm, mailbox, mailer
-from api_shim.shapes.json_body import read_json
+from api_shim.shapes.json_body import Body, read_body
 from api_shim.shapes.names import shape_of
 from api_shim.submission import SendResult, Shape, Submission
 
-__all__ = ["SHAPES", "ShapeModule", "read_json", "recognise"]
+__all__ = ["SHAPES", "Body", "ShapeModule", "read_body", "recognise"]
 
 
 class ShapeModule(Protocol):
@@ -52,6 +52,6 @@ SHAPES: Final[Mapping[Shape, ShapeModule]] = {Shape.CRM: crm, Shape.MAILBOX: mai
 def recognise(body: object) -> ShapeModule:
     """The shape that a body is written in, and that its answer is written in, errors too.
 
-    body: JSON as `read_json` gave it; what is no object is answered in the mailer shape.
+    body: JSON as `read_body` outlines it; what is no object is answered in the mailer shape.
     """
     return SHAPES[shape_of(body)]

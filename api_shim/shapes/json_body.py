@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -12,24 +13,53 @@ from api_shim.shapes.fields import shown
 MAX_DEPTH: Final = 100
 
 
-def read_json(raw: bytes) -> Any:
-    """The JSON value of a body (RFC 8259).
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body as it came. Its outline tells the shape even where something in it is refused."""
 
-    Raises ApiError VALIDATION_ERROR for malformed JSON, NaN, infinities, lone surrogates, NUL characters, a member
-    given twice in one object, and nesting deeper than 100.
+    outline: Any
+    """The JSON value, fit for a look at its outermost members and no more; None where it is no JSON."""
+    fault: ApiError | None
+    """Why it is refused."""
+
+    @property
+    def value(self) -> Any:
+        """The JSON value (RFC 8259). Raises what is wrong with it."""
+        if self.fault is not None:
+            raise self.fault
+        return self.outline
+
+
+def read_body(raw: bytes) -> Body:
+    """Reads JSON.
+
+    VALIDATION_ERROR for malformed JSON, NaN, infinities, lone surrogates, NUL characters, a member given twice in one
+    object, and nesting deeper than 100.
     """
+    value = None
     try:
         value = orjson.loads(raw)
+        _check(value, raw)
     except orjson.JSONDecodeError as error:
-        raise _refusal("", f"The body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+        where = f"{error.msg} (line {error.lineno}, column {error.colno})"
+        return Body(None, _refusal("", f"The body is not JSON: {where}."))
+    except ApiError as fault:
+        return Body(value, fault)
+    return Body(value, None)
+
+
+_UNCOUNTED: Final = (b" :", b"\t:", b"\n:", b"\r:", b'\\\\":')
+"""What the quick count of members misses: space before a colon, and names that end in a backslash."""
+
+
+def _check(value: Any, raw: bytes) -> None:
     members = _count_members(value)
-    # Counting quotes that a colon follows is far cheaper than parsing twice. Only where the sums differ, which odd
-    # spacing can cause as well, the body is parsed again with an eye on each member.
-    if raw.count(b'":') - raw.count(b'\\":') != members:
+    # Counting quotes that a colon follows is far cheaper than parsing twice. Only where the sums differ or may be
+    # wrong, the body is parsed again with an eye on each member.
+    if raw.count(b'":') - raw.count(b'\\":') != members or any(piece in raw for piece in _UNCOUNTED):
         _refuse_twins(raw)
     if b"\\u0000" in raw:
         _refuse_nul(value)
-    return value
 
 
 def _refusal(field: str, message: str) -> ApiError:

@@ -145,6 +145,7 @@ def test_a4_b16_a_key_without_the_scope_is_403_and_the_scope_is_named(
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "insufficient_permissions"
     assert "email:send" in answer.text
+    assert int(answer.headers["X-RateLimit-Limit"]) > 0
 
 
 def test_b16_a_workspace_without_a_provider_is_403(client: TestClient) -> None:
@@ -230,6 +231,19 @@ def test_malformed_json_is_400_in_the_mailer_envelope(client: TestClient) -> Non
         answer = client.post("/v1/email/send", content=raw, headers={"Content-Type": "application/json"})
         assert answer.status_code == 400, raw
         assert answer.json()["success"] is False
+
+
+@pytest.mark.parametrize("broken", ["a\0b", {"a": [[]] * 3, "\0": 1}])
+def test_json_that_cannot_be_stored_is_400_in_the_envelope_of_its_shape(client: TestClient, broken: Any) -> None:
+    crm, mailbox = send(client, CRM | {"subject": broken}), send(client, MAILBOX | {"subject": broken})
+    assert (crm.status_code, crm.json()["error"]) == (400, "VALIDATION_ERROR")
+    assert (mailbox.status_code, mailbox.json()["error"]["code"]) == (400, "validation_error")
+
+
+@pytest.mark.parametrize("path", ["/v1/email/send", "/v1/email/reply"])
+def test_who_may_not_send_learns_nothing_about_the_body(api: TestClient, path: str) -> None:
+    for raw in (b"{", b'{"to_email": "\\u0000"}', b'{"a": 1, "a": 2}'):
+        assert api.post(path, content=raw).status_code == 401, raw
 
 
 def test_a_body_that_is_too_large_is_413_and_an_encoded_one_415(client: TestClient) -> None:
@@ -352,7 +366,8 @@ def test_many_concurrent_repeats_send_once_and_all_get_the_same_answer(
 
 
 def test_b13_every_answer_says_where_the_limits_stand(client: TestClient, mailer_id: UUID) -> None:
-    for answer in (send(client, body(mailer_id)), client.get("/v1/messages"), send(client, {})):
+    malformed = client.post("/v1/email/send", content=b"{")
+    for answer in (send(client, body(mailer_id)), client.get("/v1/messages"), send(client, {}), malformed):
         assert int(answer.headers["X-RateLimit-Limit"]) > 0
         assert int(answer.headers["X-RateLimit-Remaining"]) >= 0
         assert int(answer.headers["X-RateLimit-Reset"]) >= 0
