@@ -32,7 +32,7 @@ _SCRIPT = files("api_shim").joinpath("gcra.lua").read_text()
 
 _MAILER = text("""
     select id, caps from mailer
-    where workspace_id = :workspace_id
+    where workspace_id = :workspace_id and deleted_at is null
       and case when cast(:mailer_id as uuid) is not null then id = :mailer_id
                else user_id is not distinct from cast(:user_id as uuid) end
     order by is_default desc, id limit 1

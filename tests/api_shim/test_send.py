@@ -416,6 +416,12 @@ def test_b17_over_the_cap_of_a_mailer_is_429_and_stores_nothing(
     assert stored(session, tenant) == 1
 
 
+def test_the_cap_of_a_deleted_mailer_limits_nobody(client: TestClient, app_services: Services, tenant: Tenant) -> None:
+    add_mailer(app_services, tenant, caps={"per_day": 1}, is_default=False, deleted_at=datetime.now(UTC))
+    add_mailer(app_services, tenant, is_default=False)
+    assert [send(client, MAILBOX).status_code for _ in range(3)] == [202, 202, 202]
+
+
 def test_d5_accept_is_plain_python_in_the_callers_own_transaction(
     app_services: Services, tenant: Tenant, mailer_id: UUID, session: Session
 ) -> None:
