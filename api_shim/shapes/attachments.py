@@ -56,8 +56,9 @@ def read_attachments(
             *(("disposition", "contentId", "contentLocation") if inline else ()),
         )  # fmt: skip
         filename, content_type = _filename(item), _content_type(item, type_name)
-        path = _storage_path(item, content) if with_path and item.given("storage_path") else None
-        data = None if with_path and item.given("storage_path") else _data(item, content, with_path)
+        stored = with_path and _filled(item, "storage_path")
+        path = _storage_path(item, content) if stored else None
+        data = None if stored else _data(item, content, with_path)
         extras = _inline(item) if inline else (False, None, None)
         left -= len(data or b"")
         if filename and content_type and (path or data):
@@ -73,6 +74,12 @@ def read_attachments(
             f"total {MAX_BYTES - left} bytes; a message takes {MAX_BYTES} (25 MB). Send fewer or smaller files.",
         )
     return tuple(found)
+
+
+def _filled(item: Form, name: str) -> bool:
+    """A blank string is as good as none, as it is everywhere."""
+    value = item.body.get(name)
+    return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 def _filename(item: Form) -> str | None:
@@ -112,7 +119,7 @@ def _storage_path(item: Form, content: str) -> str | None:
     path = item.line("storage_path", 1024)
     if path is None:
         return None
-    if item.given(content):
+    if _filled(item, content):
         item.fault("storage_path", f"stands beside {content}; give one of the two.")
         return None
     if "\\" in path or "://" in path or any(step in ("", ".", "..") for step in path.split("/")):

@@ -92,6 +92,15 @@ def test_b12_an_attachment_has_bytes_or_a_path_and_not_both() -> None:
     }  # fmt: skip
 
 
+def test_b12_a_blank_storage_path_is_as_good_as_none() -> None:
+    file = {"filename": "a.txt", "mime_type": "text/plain", "storage_path": " "}
+    assert set(faults(MAILBOX | {"attachments": [file]})) == {"attachments[0].content_base64"}
+    submission = mailbox.parse(MAILBOX | {"attachments": [file | {"content_base64": "eA=="}]})
+    assert [(kept.data, kept.storage_path) for kept in submission.attachments] == [(b"x", None)]
+    submission = mailbox.parse(MAILBOX | {"attachments": [file | {"content_base64": "", "storage_path": "a"}]})
+    assert [(kept.data, kept.storage_path) for kept in submission.attachments] == [(None, "a")]
+
+
 def test_b14_missing_recipient_subject_and_body_are_told_at_once() -> None:
     assert set(faults({"body_text": ""})) == {"to", "subject", "body_html"}
 
