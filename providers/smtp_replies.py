@@ -35,6 +35,9 @@ _QUOTAS: dict[bytes, bytes] = {
 }
 """Status -> a word its text must hold. Limits of the sender that come with a 5yz code although they pass."""
 
+_OF_THE_RECIPIENT = re.compile(rb"4\.(2\.1|7\.\d{1,2})$")
+"""In an answer to RCPT: a mailbox that receives too fast, greylisting. Exchange Online's own limits are 4.7.500 and up."""
+
 _URGENCY = (Result.CREDENTIALS, Result.THROTTLED, Result.TRANSIENT, Result.PERMANENT)
 
 
@@ -58,6 +61,14 @@ def _judged(reply: Reply, enhanced: bytes) -> tuple[Result, float | None]:
     if result is None and enhanced.startswith(b"4.7."):
         result = Result.THROTTLED
     return result or (Result.PERMANENT if reply.code >= 500 else Result.TRANSIENT), None
+
+
+def recipient_refusal(reply: Reply) -> Outcome:
+    """The same for RCPT. What is said of one recipient, that it is greylisted, say, holds up no other mail."""
+    outcome = refusal(reply)
+    if outcome.result is Result.THROTTLED and reply.code not in _BY_CODE and _OF_THE_RECIPIENT.match(status(reply)):
+        return _outcome(reply, Result.TRANSIENT)
+    return outcome
 
 
 def service_refusal(reply: Reply) -> Outcome:

@@ -286,7 +286,7 @@ class Session:
 
 def _refused(recipients: tuple[str, ...], replies: list[Reply]) -> dict[str, Outcome]:
     return {
-        address: smtp_replies.refusal(reply)
+        address: smtp_replies.recipient_refusal(reply)
         for address, reply in zip(recipients, replies, strict=False)
         if reply.code >= 300
     }

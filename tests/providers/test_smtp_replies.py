@@ -45,6 +45,22 @@ def test_a_reply_means(code: int, text: str, result: Result) -> None:
     assert smtp_replies.refusal(Reply(code, text.encode())).result is result
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "result"),
+    [
+        (450, "4.2.1 receiving too fast", Result.TRANSIENT),
+        (451, "4.7.1 greylisted", Result.TRANSIENT),
+        (451, "4.7.500 server busy", Result.THROTTLED),
+        (452, "4.5.3 too many recipients", Result.THROTTLED),
+        (432, "4.7.0 concurrent connections", Result.THROTTLED),
+        (550, "5.4.5 daily limit", Result.THROTTLED),
+        (550, "5.1.1 unknown", Result.PERMANENT),
+    ],
+)
+def test_of_a_recipient_it_means(code: int, text: str, result: Result) -> None:
+    assert smtp_replies.recipient_refusal(Reply(code, text.encode())).result is result
+
+
 def test_a_quota_is_looked_at_again_in_an_hour() -> None:
     assert smtp_replies.refusal(Reply(550, b"5.4.5 daily limit")).retry_after == 3600
 

@@ -121,6 +121,16 @@ def test_a_transient_refusal_is_tried_again_until_the_waits_are_used_up(house: H
     assert [attempt["outcome"] for attempt in message.attempts] == ["transient"] * 4
 
 
+@pytest.mark.parametrize("reply", ["450 4.7.1 greylisted", "450 4.2.1 receives too fast"])
+def test_a_recipient_that_is_put_off_holds_up_no_other_and_is_given_up_in_the_end(house: House, reply: str) -> None:
+    house.server.fail(*[Fault(Stage.RCPT, Does.REPLY, reply)] * 4)
+    greylisted = house.submit("ann@example.com")
+    house.deliver_all()
+    other = _delivered(house, "bob@example.com")
+    assert (house.message(greylisted).state, other.state) == ("failed", "sent")
+    assert house.scalar("select throttled_until from mailer where id = :m") is None
+
+
 def test_a_mail_whose_answer_was_lost_is_held_and_never_sent_twice(house: House) -> None:
     message = _delivered(house, "drop-after-dot@example.com")
     assert (message.state, message.due_at) == ("uncertain", UNTIL_SOMEBODY_ACTS)
