@@ -131,7 +131,9 @@ def test_a3_the_log_needs_email_read(api: TestClient, app_services: Services) ->
     assert sender.get(PATH).status_code == sender.get(f"{PATH}/{uuid4()}").status_code == 403
 
 
-ROWS = 50_000
+ROWS = 1_000_000
+CHUNK = 100_000
+"""Rows written by one statement, so that none takes longer than statements may."""
 _MANY = text("""
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email, recipient_email,
         recipients, cc, provider, mailer_id, rfc_message_id, thread_id, contact_id, deal_id, customer_id, campaign_id, finished_at)
@@ -145,7 +147,7 @@ _MANY = text("""
            case when i % 50 = 0 then (array[cast(:contact as uuid), gen_random_uuid()])[1 + i / 50 % 2] end,
            case when i % 50 = 1 then gen_random_uuid() end, case when i % 50 = 2 then gen_random_uuid() end,
            case when i % 10 = 0 then 'NIL' else 'c' || i % 7 end, now()
-    from generate_series(1, :rows) i
+    from generate_series(:first, :last) i
 """)
 
 
@@ -153,10 +155,11 @@ _MANY = text("""
 def crowd(app_services: Services) -> Tenant:
     """A workspace with many rows, most of them of one big campaign."""
     tenant = new_tenant(app_services)
-    parameters = {"workspace_id": tenant.workspace_id, "bulk": ENTITY, "contact": ENTITY, "rows": ROWS}
+    parameters = {"workspace_id": tenant.workspace_id, "bulk": ENTITY, "contact": ENTITY}
     with app_services.engine.connect() as connection:
-        connection.execute(_MANY, parameters)
-        connection.commit()
+        for first in range(1, ROWS, CHUNK):
+            connection.execute(_MANY, parameters | {"first": first, "last": first + CHUNK - 1})
+            connection.commit()
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("vacuum analyze email_log"))
     return tenant
 
