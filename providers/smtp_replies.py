@@ -36,7 +36,7 @@ _QUOTAS: dict[bytes, bytes] = {
 """Status -> a word its text must hold. Limits of the sender that come with a 5yz code although they pass."""
 
 _OF_THE_RECIPIENT = re.compile(rb"4\.(2\.1|7\.\d{1,2})$")
-"""In an answer to RCPT: a mailbox that receives too fast, greylisting. Exchange Online's own limits are 4.7.500 and up."""
+"""In an answer to RCPT: a mailbox that receives too fast, greylisting. Exchange Online's limits: from 4.7.500."""
 
 _URGENCY = (Result.CREDENTIALS, Result.THROTTLED, Result.TRANSIENT, Result.PERMANENT)
 
