@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from api_shim.docs import router as docs
 from api_shim.errors import ApiError, Fault
-from api_shim.http import UNAVAILABLE, Front, Json, resource_error, unavailable
+from api_shim.http import UNAVAILABLE, Front, Json, identify, resource_error, services, unavailable
 from api_shim.openapi import Api
 from api_shim.ops.app import routes as ops_routes
 from api_shim.resources import ROUTERS
@@ -87,7 +87,17 @@ def _api_error(request: Request, error: Exception) -> Response:
 def _invalid(request: Request, error: Exception) -> Response:
     """All that is wrong with parameters and body at once, with the value where it is short."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return resource_error(request, ApiError("VALIDATION_ERROR", faults=[_fault(item) for item in error.errors()]))
+    found = ApiError("VALIDATION_ERROR", faults=[_fault(item) for item in error.errors()])
+    # FastAPI reads a body before it asks who sent it; what is no JSON would be told to anybody.
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        try:
+            with services(request).sessions() as opened:
+                identify(request, opened)
+        except ApiError as refusal:
+            found = refusal
+        except UNAVAILABLE:
+            found = unavailable()
+    return resource_error(request, found)
 
 
 def _fault(item: dict[str, Any]) -> Fault:

@@ -68,12 +68,18 @@ class Scoped:
     scope: str
 
     def __call__(self, request: Request, opened: SessionDep) -> Caller:
-        held = services(request)
-        caller = authenticate(opened, request.headers.get("authorization"), held.peppers)
-        opened.rollback()  # no transaction stays open while Redis is asked
-        show_standing(request, held.limiter.take(key_limits(caller, held.settings, 0)))
+        caller = identify(request, opened)
         caller.require(self.scope)
         return caller
+
+
+def identify(request: Request, opened: Session) -> Caller:
+    """The authenticated caller; the answer says where the limits stand. Raises UNAUTHORIZED or RATE_LIMITED."""
+    held = services(request)
+    caller = authenticate(opened, request.headers.get("authorization"), held.peppers)
+    opened.rollback()  # no transaction stays open while Redis is asked
+    show_standing(request, held.limiter.take(key_limits(caller, held.settings, 0)))
+    return caller
 
 
 def caller_with(scope: str) -> Any:

@@ -62,6 +62,7 @@ def body(mailer_id: UUID, *recipients: str, **changes: Any) -> dict[str, Any]:
 
 CRM = {"to_email": "ann@example.com", "subject": "Hello", "html_body": "<p>Hi</p>"}
 MAILBOX = {"to": "ann@example.com", "subject": "Hello", "body_text": "Hi"}
+AS_JSON = {"Content-Type": "application/json"}
 
 
 def send(client: TestClient, content: Any, **headers: str) -> httpx2.Response:
@@ -240,10 +241,10 @@ def test_json_that_cannot_be_stored_is_400_in_the_envelope_of_its_shape(client: 
     assert (mailbox.status_code, mailbox.json()["error"]["code"]) == (400, "validation_error")
 
 
-@pytest.mark.parametrize("path", ["/v1/email/send", "/v1/email/reply"])
+@pytest.mark.parametrize("path", ["/v1/email/send", "/v1/email/reply", "/v1/templates"])
 def test_who_may_not_send_learns_nothing_about_the_body(api: TestClient, path: str) -> None:
     for raw in (b"{", b'{"to_email": "\\u0000"}', b'{"a": 1, "a": 2}'):
-        assert api.post(path, content=raw).status_code == 401, raw
+        assert api.post(path, content=raw, headers=AS_JSON).status_code == 401, raw
 
 
 def test_a_body_that_is_too_large_is_413_and_an_encoded_one_415(client: TestClient) -> None:
@@ -366,8 +367,8 @@ def test_many_concurrent_repeats_send_once_and_all_get_the_same_answer(
 
 
 def test_b13_every_answer_says_where_the_limits_stand(client: TestClient, mailer_id: UUID) -> None:
-    malformed = client.post("/v1/email/send", content=b"{")
-    for answer in (send(client, body(mailer_id)), client.get("/v1/messages"), send(client, {}), malformed):
+    malformed = [client.post(path, content=b"{", headers=AS_JSON) for path in ("/v1/email/send", "/v1/templates")]
+    for answer in (send(client, body(mailer_id)), client.get("/v1/messages"), send(client, {}), *malformed):
         assert int(answer.headers["X-RateLimit-Limit"]) > 0
         assert int(answer.headers["X-RateLimit-Remaining"]) >= 0
         assert int(answer.headers["X-RateLimit-Reset"]) >= 0
