@@ -122,7 +122,7 @@ class Delivery:
 
     def run(self) -> None:
         started = time.monotonic()
-        held = self._suspects_alone()
+        held = self.batch.messages
         unasked = self._ask([message for message in held if message.was is State.UNCERTAIN], started)
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
@@ -148,18 +148,6 @@ class Delivery:
             settle_seconds=self._provider.settle_seconds,
             on_uncertain=self.mailer.on_uncertain,
         )
-
-    def _suspects_alone(self) -> Sequence[Held]:
-        """A message that was in hand when a worker died goes alone; its neighbours go back first.
-
-        So a deadly message is told from those that only stood beside it.
-        """
-        suspect = next((message for message in self.batch.messages if message.crashes), None)
-        if suspect is None:
-            return self.batch.messages
-        neighbours = [message for message in self.batch.messages if message is not suspect]
-        lease.narrow(self.connection, self.batch.lease_id, suspect, neighbours)
-        return [suspect]
 
     def _ask(self, uncertain: Sequence[Held], started: float) -> Sequence[Held]:
         """Asks the provider about mails whose fate is unknown, one by one. Returns those it did not get to."""

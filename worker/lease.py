@@ -59,10 +59,17 @@ class Batch:
 
 # A batch that is half a second old is held up by its server, not by us: a second worker would only wait beside the
 # first, and a server that hangs would in the end hold them all.
+#
+# A message that was in hand when a worker died goes alone, so that a deadly one is told from its neighbours.
 _CLAIM = text("""
-    with due as materialized (
+    with head as materialized (
+        select id, crashes > 0 as suspect, case when crashes > 0 then due_at else clock_timestamp() end as until
+        from message where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        order by due_at limit 1
+    ), due as materialized (
         select id, state as was, due_at from message
-        where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        where mailer_id = :mailer_id and priority = :priority and due_at <= (select until from head)
+              and case when (select suspect from head) then id = (select id from head) else crashes = 0 end
               and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
         order by due_at limit :batch for no key update skip locked
@@ -89,7 +96,6 @@ _RETURN = text("""
     update message set state = case when state = 'claimed' then 'queued' else state end, due_at = clock_timestamp()
     where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'uncertain')
 """)
-_KEEP = text("update lease set message_ids = :ids where id = :lease_id")
 
 # A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock.
 _ORPHANS = text("""
@@ -151,12 +157,6 @@ def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> 
     """Gives back what is still in hand, due at once: the claimed to the queue; the uncertain stay uncertain."""
     if messages:
         connection.execute(_RETURN, {"ids": [message.id for message in messages], "lease_id": lease_id})
-
-
-def narrow(connection: Connection, lease_id: int, kept: Held, others: Sequence[Held]) -> None:
-    """Leaves one message under the lease and gives back the others."""
-    release(connection, lease_id, others)
-    connection.execute(_KEEP, {"ids": [kept.id], "lease_id": lease_id})
 
 
 def give_up(connection: Connection, lease_id: int) -> None:

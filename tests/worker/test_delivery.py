@@ -449,8 +449,7 @@ def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(h
     accepted = house.submit("deadly@example.com", "ann@example.com", "bob@example.com")
     deaths = 0
     while delivery := _claimed_or_none(house):
-        in_hand = delivery._suspects_alone()
-        if any(message.recipients == ["deadly@example.com"] for message in in_hand):
+        if any(message.recipients == ["deadly@example.com"] for message in delivery.batch.messages):
             deaths += 1
             _let_leases_run_out(house)
             house.tick()
@@ -460,6 +459,15 @@ def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(h
     assert states == {"deadly@example.com": "failed", "ann@example.com": "sent", "bob@example.com": "sent"}
     assert deaths == CRASHES_TO_ISOLATE
     assert "isolated" in (house.messages(accepted)[0].reason or "")
+
+
+def test_what_was_in_hand_when_a_worker_died_is_claimed_one_by_one_and_everything_else_together(house: House) -> None:
+    house.submit("ann@example.com", "bob@example.com")
+    _claimed(house)
+    _let_leases_run_out(house)
+    house.tick()
+    house.submit("cat@example.com", "dan@example.com")
+    assert [house.deliver() for _ in range(4)] == [1, 1, 2, 0]
 
 
 def _delivered(house: House, recipient: str) -> Message:
