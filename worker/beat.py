@@ -165,10 +165,13 @@ class Ticker:
             log.warning("sample_failed", error=type(error).__name__, next=f"again in {SAMPLE_SECONDS} s")
 
     def housekeeping(self) -> None:
-        """Removes what has expired."""
-        with self.runtime.engine.begin() as connection:
-            for statement in _HOUSEKEEPING:
-                connection.execute(statement)
+        """Removes what has expired. Raises nothing: what is left is removed the next time."""
+        try:
+            with self.runtime.engine.begin() as connection:
+                for statement in _HOUSEKEEPING:
+                    connection.execute(statement)
+        except SQLAlchemyError as error:
+            log.warning("housekeeping_failed", error=type(error).__name__, next="again in a minute")
 
 
 def due_lanes(connection: Connection) -> Iterable[Lane]:
@@ -187,7 +190,7 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
     """Ticks until ``stop`` is set."""
     ticker = Ticker(runtime)
     # Measuring a long queue takes its time; ringing does not wait for it.
-    sampler = threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler")
+    sampler = threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler", daemon=True)
     sampler.start()
     next_housekeeping = time.monotonic()
     while not stop.is_set():

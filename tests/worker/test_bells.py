@@ -8,12 +8,14 @@ import fakeredis
 import pytest
 from celery import Celery
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from models.base import uuid7
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
 from worker.beat import LOST_AFTER_SECONDS, Ticker, due_lanes
 from worker.bell import FOLLOWUP_LANE, QUEUES, BellRinger, Bells, Lane, endpoint_lane, send_lane
+from worker.runtime import Runtime
 
 LANE = send_lane(UUID(int=1), 1)
 
@@ -174,3 +176,11 @@ def test_housekeeping_removes_expired_idempotency_keys_only(house: House) -> Non
             ), {"id": house.workspace_id, "key": key, "age": age})  # fmt: skip
     Ticker(house.runtime).housekeeping()
     assert [row["key"] for row in house.rows("select key from idempotency_key")] == ["new"]
+
+
+def test_housekeeping_without_a_database_does_not_end_the_beat(redis_url: str) -> None:
+    runtime = Runtime(settings_for("postgresql://nobody@127.0.0.1:1/nothing", redis_url), application="test beat")
+    with capture_logs() as logs:
+        Ticker(runtime).housekeeping()
+    assert [entry["event"] for entry in logs] == ["housekeeping_failed"]
+    runtime.close()
