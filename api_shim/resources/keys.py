@@ -25,7 +25,7 @@ Cap = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
 
 
 class KeyCaps(BaseModel):
-    """Submissions the key may make; null is the default."""
+    """Submissions the key may make; null is as many as the caller's own key, or the default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,8 +48,9 @@ class KeyNew(BaseModel):
 
 @router.post("", status_code=201)
 def create_key(body: KeyNew, request: Request, session: SessionDep, caller: Writer) -> dict[str, Any]:
-    """Makes a key; the answer is the only place where it is ever shown. It gets no scope that the caller lacks."""
+    """Makes a key; the answer is the only place where it is ever shown. It never gets more than the caller's own."""
     faults = [fault for fault in (_scope_fault(caller, body), _expiry_fault(body)) if fault is not None]
+    faults += _cap_faults(caller, body)
     missing = _missing(session, caller, body.user_id)
     if faults or missing:
         raise ApiError("VALIDATION_ERROR", faults=faults, missing=missing)
@@ -61,7 +62,7 @@ def create_key(body: KeyNew, request: Request, session: SessionDep, caller: Writ
         pepper=services(request).peppers[0],
         expires_at=body.expires_at,
         user_id=body.user_id,
-        caps=body.caps.model_dump(exclude_none=True),
+        caps=caller.caps | body.caps.model_dump(exclude_none=True),
     )
     audit(session, caller, "key.created", str(key.id), name=key.name, scopes=key.scopes)
     session.commit()
@@ -113,6 +114,15 @@ def _scope_fault(caller: Caller, body: KeyNew) -> Fault | None:
         message = f"your own key lacks {', '.join(beyond)}, so it cannot grant them; use a key that has them"
         return Fault("scopes", message, "scope_beyond_own")
     return None
+
+
+def _cap_faults(caller: Caller, body: KeyNew) -> list[Fault]:
+    wanted = body.caps.model_dump(exclude_none=True)
+    return [
+        Fault(f"caps.{name}", f"your own key is held to {own}; give at most that, or use another key", "cap_beyond_own")
+        for name, own in caller.caps.items()
+        if wanted.get(name, own) > own
+    ]
 
 
 def _expiry_fault(body: KeyNew) -> Fault | None:

@@ -100,6 +100,18 @@ def test_caps_and_user_are_kept(client: TestClient, tenant: Tenant, session: Ses
     assert session.get_one(ApiKey, UUID(body["id"])).caps == {"per_second": 5}
 
 
+def test_a_key_that_is_capped_cannot_grant_more_than_it_has(api: TestClient, client: TestClient) -> None:
+    own = {"name": "own", "scopes": ["keys:write", "email:send"], "caps": {"per_second": 5, "per_day": 100}}
+    capped = as_caller(api, client.post("/v1/keys", json=own).json()["key"])
+    new = {"name": "new", "scopes": ["email:send"]}
+    assert capped.post("/v1/keys", json=new).json()["caps"] == own["caps"]
+    fewer = capped.post("/v1/keys", json=new | {"caps": {"per_day": 10}})
+    assert fewer.json()["caps"] == {"per_second": 5, "per_day": 10}
+    more = capped.post("/v1/keys", json=new | {"caps": {"per_day": 101}})
+    assert more.status_code == 400
+    assert [fault["field"] for fault in more.json()["details"]["fields"]] == ["caps.per_day"]
+
+
 def test_another_workspaces_key_does_not_exist(api: TestClient, client: TestClient, other: TestClient) -> None:
     body = made(client)
     assert other.get(f"/v1/keys/{body['id']}").status_code == 404
