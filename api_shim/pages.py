@@ -47,10 +47,17 @@ def decode(cursor: str, kinds: Sequence[Callable[[Any], Any]]) -> list[Any]:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(values, list):
             raise TypeError
-        return [kind(value) for kind, value in zip(kinds, values, strict=True)]
+        return [_storable(kind(value)) for kind, value in zip(kinds, values, strict=True)]
     except (binascii.Error, orjson.JSONDecodeError, ValueError, TypeError, AttributeError) as error:
         fault = Fault("cursor", f"{cursor!r} is no cursor of this list; use next_cursor as it came, or leave it out")
         raise ApiError("VALIDATION_ERROR", faults=[fault]) from error
+
+
+def _storable(value: Any) -> Any:
+    """Raises ValueError for what no column can hold, so that a cursor made up by somebody is refused here."""
+    if (isinstance(value, str) and "\0" in value) or (isinstance(value, int) and abs(value) >= 2**31):
+        raise ValueError(value)
+    return value
 
 
 def after_id(column: InstrumentedAttribute[UUID], cursor: str | None) -> list[ColumnElement[bool]]:
