@@ -16,18 +16,25 @@ class BoundedHead(HttpToolsProtocol):
     """uvicorn's protocol, which by itself keeps headers of any size in memory until they end."""
 
     _unfinished = 0
-    """Bytes since the head of a request began that has not ended yet."""
+    """Bytes since a head or a piece of a body last came to its end; those of trailers count as well."""
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
         self._unfinished += len(data)
         super().data_received(data)
-        if self._in_body():
-            self._unfinished = 0
-        elif self._unfinished > MAX_BYTES:
+        if self._unfinished > MAX_BYTES:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
 
-    def _in_body(self) -> bool:
-        return self.cycle is not None and self.cycle.scope is self.scope
+    def on_headers_complete(self) -> None:
+        self._unfinished = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unfinished = 0
+        super().on_message_complete()
