@@ -78,7 +78,10 @@ class Announcements:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _hear(self, channel: str, payload: str) -> None:
-        key = (channel, UUID(payload[:36]))
+        try:
+            key = (channel, UUID(payload[:36]))
+        except ValueError:
+            return  # not one of ours: anybody may notify
         self._heard[key] = time.monotonic()
         if len(self._heard) > REMEMBERED:
             self._heard.popitem(last=False)

@@ -106,7 +106,7 @@ class Delivery:
         self._invited = False
         self._finished = 0
         self.connection = self._connect()
-        ids = {message.submission_id for message in batch.messages}
+        ids = [message.submission_id for message in batch.messages]
         try:
             self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
         except BaseException:
@@ -122,14 +122,15 @@ class Delivery:
 
     def run(self) -> None:
         started = time.monotonic()
-        held = self.batch.messages
+        held = [message for message in self.batch.messages if message.submission_id in self.submissions]
+        too_much = [message for message in self.batch.messages if message.submission_id not in self.submissions]
         unasked = self._ask([message for message in held if message.was is State.UNCERTAIN], started)
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
             self._send(self._begin(self._compose(slice_)))
             self._invite()
-        self._finish([*ready, *unasked])
+        self._finish([*ready, *unasked, *too_much])
 
     @property
     def _provider(self) -> Provider:

@@ -97,13 +97,14 @@ _RETURN = text("""
     where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'uncertain')
 """)
 
-# A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock.
+# A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock, and is heard of
+# every two seconds. Both must be gone, because a restart of the database frees all locks for a moment.
 _ORPHANS = text("""
     select lease.id, lease.message_ids from lease
     left join worker_heartbeat worker on worker.name = lease.worker
     where lease.expires_at < clock_timestamp()
        or (lease.created_at < clock_timestamp() - interval '1 second'
-           and (worker.name is null or not exists (
+           and (worker.name is null or worker.seen_at < clock_timestamp() - interval '5 seconds' and not exists (
                select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
                and classid::bigint << 32 | objid::bigint = worker.lock_key)))
     for update of lease skip locked

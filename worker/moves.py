@@ -64,7 +64,8 @@ CANCEL = Move(
 _AGAIN = f"""state = 'queued', due_at = {_DUE}, finished_at = null, crashes = 0, reason = null, attempts = {_ATTEMPT},
     outcomes = (select jsonb_object_agg(one.key, one.value) from jsonb_each(m.outcomes) one
                 where one.value->>'outcome' = 'accepted')"""  # noqa: S608 -- constants
-_HAS_MAILER = "exists (select from mailer where mailer.id = mailer_id and mailer.deleted_at is null)"
+_HAS_MAILER = "exists (select from mailer where mailer.id = mailer_id and mailer.deleted_at is null for key share)"
+"""Under a lock, so that the mailer cannot be deleted before the messages are seen to be open again."""
 RETRY_FAILED = Move(f"state = 'failed' and {_HAS_MAILER}", _AGAIN)
 RETRY = Move(f"state in ('failed', 'suppressed') and {_HAS_MAILER}", _AGAIN)
 SEND_AGAIN = Move(

@@ -64,10 +64,21 @@ class Submissions:
     def load(
         self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker
     ) -> dict[UUID, LoadedSubmission]:
-        """The submissions with these ids, compiled for the mailer's provider."""
-        known = {id_: kept for id_ in set(ids) if (kept := self._kept.get((id_, mailer.id)))}
-        rows = connection.execute(_LOAD, {"ids": list(set(ids)), "known": list(known)}).all()
-        return {row.id: self._loaded(connection, row, known.get(row.id), mailer, tracker) for row in rows}
+        """The submissions with these ids, compiled for the mailer's provider.
+
+        The first ones of the order given, if all together, attachments included, would take more than `KEPT_BYTES`.
+        """
+        wanted = list(dict.fromkeys(ids))
+        known = {id_: kept for id_ in wanted if (kept := self._kept.get((id_, mailer.id)))}
+        rows = {row.id: row for row in connection.execute(_LOAD, {"ids": wanted, "known": list(known)})}
+        loaded: dict[UUID, LoadedSubmission] = {}
+        size = 0
+        for id_ in wanted:
+            loaded[id_] = self._loaded(connection, rows[id_], known.get(id_), mailer, tracker)
+            size += loaded[id_].compiled.size_estimate
+            if size > KEPT_BYTES:
+                break
+        return loaded
 
     def _loaded(
         self,

@@ -15,7 +15,7 @@ from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Result
 from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
 from providers.smtp import Smtp
 from tests.worker.house import House, settings_for
-from worker import lease
+from worker import lease, submissions
 from worker.delivery import Delivery
 from worker.lease import CRASHES_TO_ISOLATE
 
@@ -273,7 +273,7 @@ def test_a_batch_whose_worker_stumbles_while_the_database_is_away_is_recovered_o
     assert house.message(accepted).state == "queued"
 
 
-def test_submissions_that_do_not_all_fit_into_the_cache_go_out_together(
+def test_submissions_that_do_not_all_fit_into_the_cache_all_go_out(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.submissions.KEPT_BYTES", 1)
@@ -300,6 +300,34 @@ def test_what_a_dead_worker_had_only_claimed_returns_to_the_queue(house: House) 
     house.deliver_all()
     assert house.message(accepted).state == "sent"
     assert house.server.ledger[accepted.rfc_message_id] == 1
+
+
+def test_a_batch_of_large_submissions_is_taken_in_parts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submissions, "KEPT_BYTES", 2_000)
+    accepted = [house.submit("ann@example.com", text="x" * 1_500) for _ in range(4)]
+    assert house.deliver() == 4
+    first = [house.message(one).state for one in accepted]
+    assert (first[0], first[3]) == ("sent", "queued")
+    house.deliver_all()
+    assert {house.message(one).state for one in accepted} == {"sent"}
+    assert house.server.delivered_once(one.rfc_message_id for one in accepted)
+
+
+def test_a_restart_of_the_database_frees_locks_but_not_the_leases_of_the_living(house: House) -> None:
+    accepted = house.submit("ann@example.com")
+    _claimed(house)
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text("insert into worker_heartbeat (name, queues, lock_key) values (:name, '{}', 4711)"),
+            {"name": house.runtime.name},
+        )
+        connection.execute(text("update lease set created_at = created_at - interval '2 seconds'"))
+    house.tick()
+    assert house.message(accepted).state == "claimed"
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update worker_heartbeat set seen_at = seen_at - interval '6 seconds'"))
+    house.tick()
+    assert house.message(accepted).state == "queued"
 
 
 def test_what_a_dead_worker_was_sending_is_uncertain_and_not_sent_again(house: House) -> None:
