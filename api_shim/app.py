@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api_shim.docs import router as docs
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     return app
 
@@ -119,6 +121,12 @@ def _http_error(request: Request, error: Exception) -> Response:
 def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("database_unavailable", error=type(error).__name__, path=request.url.path)
     return resource_error(request, unavailable())
+
+
+def _gone(request: Request, _error: Exception) -> Response:
+    """A caller that hung up in the middle of a body reads no answer, and is no failure of ours."""
+    log.info("caller_gone", path=request.url.path, request_id=request.scope.get("request_id"))
+    return Response(status_code=400)
 
 
 def _bug(request: Request, error: Exception) -> Response:

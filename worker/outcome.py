@@ -6,7 +6,7 @@ the same commit.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -133,7 +133,14 @@ def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, pol
 
 
 def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict:
-    """The verdict on an uncertain mail after the provider was asked."""
+    """The verdict on an uncertain mail after the provider was asked.
+
+    A "yes" proves nothing about the rest of a shared mail of which an earlier attempt had reached somebody: all attempts
+    carry the same reference.
+    """
+    if answer.answer is Lookup.ACCEPTED and _finished_state(message.outcomes) is State.SENT:
+        earlier = "an earlier attempt reached other recipients of this mail; the answer may be about that one"
+        answer = replace(answer, answer=Lookup.CANNOT_TELL, detail=earlier)
     attempt = {"at": policy.now.isoformat(), "outcome": f"lookup_{answer.answer.value}", "detail": answer.detail}
     verdict = Verdict(
         message_id=message.id,

@@ -1,5 +1,6 @@
 """POST /v1/email/send up to the stored rows: whose envelope, which faults, what is stored, and that nothing half is."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +246,23 @@ def test_json_that_cannot_be_stored_is_400_in_the_envelope_of_its_shape(client: 
 def test_who_may_not_send_learns_nothing_about_the_body(api: TestClient, path: str) -> None:
     for raw in (b"{", b'{"to_email": "\\u0000"}', b'{"a": 1, "a": 2}'):
         assert api.post(path, content=raw, headers=AS_JSON).status_code == 401, raw
+
+
+def test_a_caller_that_hangs_up_in_the_middle_of_a_body_is_no_failure(api: TestClient) -> None:
+    sent: list[Any] = []
+
+    async def hang_up() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/email/send", "query_string": b"", "headers": []}
+        await api.app(scope, receive, send)
+
+    asyncio.run(hang_up())
+    assert sent[0]["status"] == 400
 
 
 def test_a_body_that_is_too_large_is_413_and_an_encoded_one_415(client: TestClient) -> None:

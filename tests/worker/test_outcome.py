@@ -146,6 +146,12 @@ def test_only_a_provider_that_says_it_does_not_have_the_mail_gets_it_again() -> 
     assert (again.state, again.due_at) == (State.QUEUED, NOW)
 
 
+def test_a_yes_about_a_shared_mail_that_reached_somebody_before_is_no_proof_for_the_rest() -> None:
+    mail = held("ann@example.com", "bob@example.com", outcomes={"ann@example.com": {"outcome": "accepted"}})
+    verdict = judge_lookup(mail, LookupAnswer(answer=Lookup.ACCEPTED), POLICY)
+    assert verdict.state is State.UNCERTAIN
+
+
 def test_a_provider_that_cannot_tell_yet_is_asked_again_and_then_the_mail_is_held() -> None:
     cannot_tell = LookupAnswer(answer=Lookup.CANNOT_TELL)
     asked: tuple[dict[str, Any], ...] = ()
