@@ -135,8 +135,8 @@ def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, pol
 def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict:
     """The verdict on an uncertain mail after the provider was asked.
 
-    A "yes" proves nothing about the rest of a shared mail of which an earlier attempt had reached somebody: all attempts
-    carry the same reference.
+    A "yes" proves nothing about the rest of a shared mail of which an earlier attempt had reached somebody: all
+    attempts carry the same reference.
     """
     if answer.answer is Lookup.ACCEPTED and _finished_state(message.outcomes) is State.SENT:
         earlier = "an earlier attempt reached other recipients of this mail; the answer may be about that one"
