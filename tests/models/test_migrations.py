@@ -1,0 +1,33 @@
+"""The tables that the migrations make are the tables that the models describe."""
+
+from alembic import command
+from sqlalchemy import NullPool, create_engine, inspect
+
+from models import Base
+from models.migrations import config, migrate
+from tests.conftest import Services
+
+
+def sqlalchemy_url(services: Services) -> str:
+    return services.fresh_database().replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def test_the_migrations_lead_to_the_models(services: Services) -> None:
+    command.check(config(sqlalchemy_url(services)))
+
+
+def test_migrating_twice_changes_nothing(services: Services) -> None:
+    url = sqlalchemy_url(services)
+    migrate(url)
+    tables = set(inspect(create_engine(url, poolclass=NullPool)).get_table_names())
+    assert tables == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_no_index_of_messages_mentions_the_state() -> None:
+    """An index or a predicate that does would make every change of state write to every index (DECISIONS 2)."""
+    mentioning = [index.name for index in Base.metadata.tables["message"].indexes if "state" in str(index.expressions)]
+    predicates = [
+        str(index.dialect_options["postgresql"]["where"]) for index in Base.metadata.tables["message"].indexes
+    ]
+    assert mentioning == []
+    assert not any("state" in predicate for predicate in predicates)
