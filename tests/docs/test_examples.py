@@ -47,6 +47,8 @@ def _environment(stack: Stack) -> dict[str, str]:
     return {
         **os.environ,
         "WORKSPACE_ID": stack.json["workspace_id"],
+        "POSTROAD_URL": stack.json["api"],
+        "POSTROAD_API_KEY": stack.json["api_key"],
         "POSTROAD_DATABASE_URL": stack.json["database_url"],
         "POSTROAD_REDIS_URL": stack.json["redis_url"],
         "POSTROAD_SECRET_KEYS": secrets["secret_keys"],
@@ -92,7 +94,7 @@ def test_the_programs_of_a_page_run(name: str, stack: Stack, home: Path) -> None
 
 
 def test_what_the_readme_stores_from_python_is_sent(stack: Stack, home: Path) -> None:
-    (program,) = _runnable(BY_NAME["README.md"], "python")
+    *_, program = _runnable(BY_NAME["README.md"], "python")
     ref_id = _run([sys.executable, "-c", program.text], home, _environment(stack)).split()[0]
     wait_until(lambda: _submission(stack, ref_id)["finished_at"] is not None, "the mail is finished")
     assert _submission(stack, ref_id)["status"] == "sent"
