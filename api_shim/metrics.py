@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from api_shim.queues import queue_depths
+from worker.queues import queue_depths
 
 DEPTHS = ("ready", "scheduled", "in_flight", "uncertain", "failed")
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
 from worker.fallback import Fallbacks
+from worker.queues import queue_depths
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -61,58 +62,10 @@ SAMPLE_SECONDS = 10
 # The figures of the dashboard's queues (`GET /v1/ops/queues`) as history. Samples stand on whole steps of the clock, so
 # that several beats write each once.
 _SAMPLE = text("""
-    with step as (
-        select date_bin(:every, clock_timestamp(), timestamptz '2020-01-01 00:00:00+00') as at,
-               clock_timestamp() as now, clock_timestamp() - cast(:every as interval) as since
-    ), part (priority, ready, scheduled, in_flight, uncertain, failed, came, went, oldest) as (
-        select *, 0, 0, 0, 0, 0, 0, 0, null::interval from (values (0), (1)) as priorities
-        union all
-        select priority, count(*) filter (where state = 'queued' and due_at <= step.now),
-               count(*) filter (where state = 'queued' and due_at > step.now), 0,
-               count(*) filter (where state = 'uncertain'), 0, 0, 0,
-               max(step.now - due_at) filter (where state = 'queued')
-        from message, step where due_at is not null group by priority
-        union all
-        select m.priority, 0, 0, count(*) filter (where m.state in ('claimed', 'sending')),
-               count(*) filter (where m.state = 'uncertain'), 0, 0, 0, null
-        from lease cross join unnest(lease.message_ids) as held(id)
-             join message m on m.id = held.id and m.lease_id = lease.id and m.due_at is null
-        group by m.priority
-        union all
-        select priority, 0, 0, 0, 0, count(*), 0, 0, null from email_log where status = 'failed' group by priority
-        union all
-        select priority, 0, 0, 0, 0, 0, sum(total), 0, null
-        from submission, step where created_at > step.since group by priority
-        union all
-        select priority, 0, 0, 0, 0, 0, 0, count(*), null
-        from email_log, step where finished_at > step.since group by priority
-    ), queues as (
-        select case priority when 1 then 'send.high' else 'send.normal' end as queue, sum(ready) as ready,
-               sum(scheduled) as scheduled, sum(in_flight) as in_flight, sum(uncertain) as uncertain,
-               sum(failed) as failed, max(oldest) as oldest, sum(came) as came, sum(went) as went
-        from part group by priority
-        union all
-        select 'followup', coalesce(sum(cardinality(message_ids)) filter (where due_at <= step.now), 0),
-               coalesce(sum(cardinality(message_ids)) filter (where due_at > step.now), 0), 0, 0,
-               coalesce(sum(cardinality(message_ids)) filter (where tries > 0), 0),
-               max(step.now - created_at),
-               (select count(*) from email_log where finished_at > step.since),
-               (select count(*) from email_log where recorded_at > step.since)
-        from step left join followup on true group by step.now, step.since
-        union all
-        select 'webhooks', count(*) filter (where due_at <= step.now), count(*) filter (where due_at > step.now), 0, 0,
-               (select count(*) from webhook_delivery where state = 'dead'),
-               max(step.now - created_at) filter (where due_at <= step.now),
-               (select count(*) from webhook_delivery where created_at > step.since),
-               (select count(*) from webhook_delivery where delivered_at > step.since)
-        from step left join webhook_delivery on due_at is not null group by step.now, step.since
-    )
     insert into queue_sample (queue, at, ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds,
                               in_per_second, out_per_second)
-    select queue, step.at, ready, scheduled, in_flight, uncertain, failed,
-           greatest(0, coalesce(extract(epoch from oldest), 0)),
-           came / extract(epoch from cast(:every as interval)), went / extract(epoch from cast(:every as interval))
-    from queues, step
+    values (:queue, date_bin(:every, clock_timestamp(), timestamptz '2020-01-01 00:00:00+00'), :ready, :scheduled,
+            :in_flight, :uncertain, :failed, :oldest_age_seconds, :in_per_second, :out_per_second)
     on conflict do nothing
 """)
 
@@ -160,7 +113,10 @@ class Ticker:
         """Measures every queue, for the charts. Raises nothing: a gap in a chart is no reason to stop ringing."""
         try:
             with self.runtime.engine.begin() as connection:
-                connection.execute(_SAMPLE, {"every": timedelta(seconds=SAMPLE_SECONDS)})
+                depths = queue_depths(connection)
+                every = timedelta(seconds=SAMPLE_SECONDS)
+                rows = [{"queue": queue, "every": every, **figures} for queue, figures in depths.items()]
+                connection.execute(_SAMPLE, rows)
         except SQLAlchemyError as error:
             log.warning("sample_failed", error=type(error).__name__, next=f"again in {SAMPLE_SECONDS} s")
 

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api_shim.ops import words
-from api_shim.queues import Depths, queue_depths
 from worker.bell import QUEUES
+from worker.queues import Depths, queue_depths
 
 TITLES = dict(zip(QUEUES, ("High priority", "Normal priority", "Follow-up", "Webhooks"), strict=True))
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from api_shim.auth import Caller
 from api_shim.http import SessionDep, caller_with
-from api_shim.queues import queue_depths
+from worker.queues import queue_depths
 
 router = APIRouter(prefix="/ops", tags=["ops"])
 

@@ -1,6 +1,7 @@
 """`postroad queue`."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -20,13 +21,11 @@ COLUMNS = (
 @verb
 def queue(remote: Remote, output: Output, watch: bool, interval: float) -> None:
     """Show what waits in each queue, how old it is and who works on it."""
-    _show(remote, output, again=watch)
-    while watch:
-        try:
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends a watch wherever it is
+        _show(remote, output, again=watch)
+        while watch:
             time.sleep(interval)
-        except KeyboardInterrupt:
-            return
-        _show(remote, output, again=True)
+            _show(remote, output, again=True)
 
 
 def _show(remote: Remote, output: Output, *, again: bool) -> None:

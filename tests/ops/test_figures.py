@@ -11,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api_shim.ops import charts, figures, words
-from api_shim.queues import queue_depths
 from models.base import uuid7
 from models.message import UNTIL_SOMEBODY_ACTS, Followup, Lease, State
 from models.webhook import WebhookDelivery, WebhookEndpoint
@@ -20,6 +19,7 @@ from tests.api_shim.conftest import Tenant
 from tests.api_shim.record_rows import add_log, add_mailer
 from tests.ops.conftest import add_message
 from worker.beat import Ticker, run
+from worker.queues import queue_depths
 from worker.runtime import Runtime
 from worker.settings import Settings
 

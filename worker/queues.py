@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from models.message import Priority
@@ -65,20 +65,20 @@ _WORKERS = text("""
 Depths = dict[str, dict[str, Any]]
 
 
-def queue_depths(session: Session) -> Depths:
+def queue_depths(db: Connection | Session) -> Depths:
     """For each queue: ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds, in_ and out_per_second,
     workers.
     """
     window = {"window": timedelta(seconds=RATE_SECONDS)}
     depths: Depths = {queue: _empty() for queue in QUEUES}
     for statement in (_WAITING, _IN_HAND, _FAILED):
-        for row in session.execute(statement):
+        for row in db.execute(statement):
             _add(depths[SEND_QUEUES[Priority(row.priority)]], row._mapping)
-    for row in session.execute(_SEND_RATES, window):
+    for row in db.execute(_SEND_RATES, window):
         _add(depths[SEND_QUEUES[Priority(row.priority)]], row._mapping)
-    _add(depths[FOLLOWUP_QUEUE], session.execute(_FOLLOWUP, window).one()._mapping)
-    _add(depths[WEBHOOK_QUEUE], session.execute(_WEBHOOKS, window).one()._mapping)
-    for row in session.execute(_WORKERS, {"silent": timedelta(seconds=SILENT_SECONDS)}):
+    _add(depths[FOLLOWUP_QUEUE], db.execute(_FOLLOWUP, window).one()._mapping)
+    _add(depths[WEBHOOK_QUEUE], db.execute(_WEBHOOKS, window).one()._mapping)
+    for row in db.execute(_WORKERS, {"silent": timedelta(seconds=SILENT_SECONDS)}):
         if row.queue in depths:
             depths[row.queue]["workers"] = row.workers
     return depths
