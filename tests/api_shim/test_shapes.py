@@ -1,5 +1,6 @@
 """What holds for all three shapes: recognition, names, links, bytes to JSON."""
 
+import json
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -362,13 +363,18 @@ def test_a_hundred_thousand_recipients_take_little_time_and_memory() -> None:
         "substitutions": {email: {"first": "Jane", "order": str(number)} for number, email in enumerate(emails)},
     }
     raw = orjson.dumps(body)
-    took = []
-    for _ in range(3):  # the best of three: other processes on the machine cost processor time, too
+    ratios = []
+    for _ in range(
+        3
+    ):  # against the standard library's reading of the same bytes: machines differ, and so do their hours
+        start = time.process_time()
+        json.loads(raw)
+        yardstick = time.process_time() - start
         start = time.process_time()
         read = read_body(raw).value
         submission = mailer.parse(read)
-        took.append(time.process_time() - start)
-    assert min(took) < 1.5
+        ratios.append((time.process_time() - start) / yardstick)
+    assert min(ratios) < 12, ratios
     assert len(submission.to) == len(submission.substitutions or ()) == 100_000
     del submission
     tracemalloc.start()
