@@ -22,6 +22,7 @@ from api_shim.shapes import SHAPES, Body, ShapeModule, read_body, recognise
 from api_shim.submission import Accepted, SendResult, Shape, Submission
 from models.base import ulid
 from models.message import State
+from worker.faults import faultpoint
 
 WAIT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 30.0
@@ -141,7 +142,9 @@ class Intake:
                 request_id=self._request.scope["request_id"],
                 awaited=awaited,
             )
+            faultpoint("intake_storing")
             session.commit()
+            faultpoint("intake_stored")
             return caller, accepted
 
     def _parsed(self, parse: Parse, session: Session, caller: Caller) -> Submission:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api_shim.limits import Limiter
 from api_shim.waiting import Announcements
 from models.database import connect
+from worker import faults
 from worker.app import celery_app
 from worker.bell import BellRinger, Bells
 from worker.domains import Domains
@@ -20,6 +21,7 @@ class Services:
     """Database, Redis, bells, the vault and the listener of one API process."""
 
     def __init__(self, settings: Settings) -> None:
+        faults.arm(settings.faults)
         self.settings = settings
         self.engine = connect(settings.sqlalchemy_url, pool_size=settings.pool_size, application="postroad api")
         self.sessions = sessionmaker(self.engine, class_=Session, expire_on_commit=False)

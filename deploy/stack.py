@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from deploy.directory import Directory, StackError
@@ -39,9 +40,18 @@ PREFERRED_PORTS = {"api": 8025, "inbox": 2525}
 class Stack:
     """The programs of one stack, as `Service`s, and what connects them."""
 
-    def __init__(self, directory: Directory, ports: Mapping[str, int | None], report: Callable[[str], None]) -> None:
-        """ports: what the caller insists on, by program; None where any will do. Raises StackError if one is taken."""
+    def __init__(
+        self,
+        directory: Directory,
+        ports: Mapping[str, int | None],
+        report: Callable[[str], None],
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """ports: what the caller insists on, by program; None where any will do. Raises StackError if one is taken.
+        settings: POSTROAD_* variables that go before the stack's own.
+        """
         self.directory = directory
+        self._settings = settings
         self.report = report
         self.identity = Identity.load(directory.path / "stack.secrets")
         self._choose_ports(ports)
@@ -89,6 +99,7 @@ class Stack:
             "POSTROAD_ATTACHMENT_ROOT": str(self.directory.attachments),
             "POSTROAD_WEBHOOK_ALLOWED_HOSTS": LOCAL_HOSTS,
             "POSTROAD_MAILER_ALLOWED_HOSTS": LOCAL_HOSTS,
+            **self._settings,
         }
 
     def program(self, name: str, *arguments: str, stop_seconds: float = 5.0, quiet: bool = True) -> Program:

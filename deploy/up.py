@@ -2,8 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy.directory import Directory
 from deploy.program import Process, start
@@ -13,14 +14,23 @@ from deploy.supervisor import Supervisor
 START_SECONDS = 60.0
 
 
-def up(directory: Path, *, port: int | None, inbox_port: int | None, demo: bool, once: bool) -> int:
+def up(
+    directory: Path,
+    *,
+    port: int | None,
+    inbox_port: int | None,
+    demo: bool,
+    once: bool,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """Runs the stack until it is told to stop, with ``once`` until the demo is over. Returns the exit code.
 
+    settings: POSTROAD_* variables that go before the stack's own.
     Raises StackError, StartError and ServiceMissingError where it cannot start.
     """
     report = _reporter()
     with Directory(directory) as held, Supervisor(report) as supervisor:
-        stack = Stack(held, {"api": port, "inbox": inbox_port}, report)
+        stack = Stack(held, {"api": port, "inbox": inbox_port}, report, settings)
         try:
             _start(stack, supervisor, with_receiver=demo)
             return 0 if supervisor.stopping else _serve(stack, supervisor, demo=demo, once=once)

@@ -21,6 +21,7 @@ from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
 from worker.deadline import deadline
+from worker.faults import faultpoint
 from worker.halt import STOPS_MAILER, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
@@ -59,6 +60,8 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
         batch = lease.claim(
             connection, mailer_id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
+        faultpoint("claiming")
+    faultpoint("claimed")
     claimed = len(batch.messages) if batch else 0
     runtime.pace.give_back(mailer, allowed - claimed)
     if batch is None:
@@ -128,6 +131,7 @@ class Delivery:
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
+            faultpoint("composing", slice_)
             self._send(self._begin(self._compose(slice_)))
             self._invite()
         self._finish([*ready, *unasked, *too_much])
@@ -157,6 +161,7 @@ class Delivery:
             if time.monotonic() - started >= TASK_SECONDS:
                 return uncertain[position:]
             self._keep(message, too_early(message, policy) or judge_lookup(message, self._look_up(message), policy))
+            faultpoint("asked")
         return ()
 
     def _look_up(self, message: Held) -> LookupAnswer:
@@ -226,6 +231,7 @@ class Delivery:
         if not begun:
             return
         self.attempted += len(begun)
+        faultpoint("sending")
         try:
             outcomes = self._provider.send([email for _, email in begun])
         except Exception as error:
@@ -234,6 +240,7 @@ class Delivery:
             outcomes = [Outcome(result=Result.UNCERTAIN, detail=f"the adapter failed: {type(error).__name__}")] * len(
                 begun
             )
+        faultpoint("sent")
         if self.mailer.fallback_id is not None:
             self.runtime.circuits.note(self.mailer.id, [outcome.result for outcome in outcomes])
         policy = self._policy
@@ -266,6 +273,7 @@ class Delivery:
         patience = time.monotonic() + self.runtime.settings.lease_seconds / 2
         while True:
             try:
+                faultpoint("recording")
                 ours = record_verdicts(self.connection, self.batch.lease_id, self.unwritten, begin)
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() > patience:
@@ -273,6 +281,7 @@ class Delivery:
                 log.warning("outcomes_wait_for_database", error=type(error).__name__, outcomes=len(self.unwritten))
                 self._reconnect()
             else:
+                faultpoint("recorded")
                 self._tell_followup()
                 self.unwritten = []
                 return ours

@@ -17,15 +17,18 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select
+from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select, text
 
 from models.event import Event
 from models.webhook import DeliveryState, EndpointStatus, WebhookEndpoint
 from worker import deliveries
+from worker.bell import WEBHOOK_QUEUE
 from worker.deliveries import Verdict
+from worker.faults import faultpoint
 from worker.postman import Answer, Postman
 from worker.settings import Settings
 from worker.signature import new_secret, signature
+from worker.standstill import RUNS
 from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Result, Turn
 from worker.vault import SecretUnreadable, Vault
 from worker.wire import FACTS, body
@@ -113,8 +116,12 @@ class Notifier:
         self._postman.close()
 
     def _endpoint(self, endpoint_id: UUID) -> Row[Any] | None:
+        """None too while the whole queue is paused."""
+        runs = text(RUNS.format(queue=f"'{WEBHOOK_QUEUE}'"))
         with self._engine.connect() as db:
-            return db.execute(select(WebhookEndpoint.__table__).where(WebhookEndpoint.id == endpoint_id)).one_or_none()
+            return db.execute(
+                select(WebhookEndpoint.__table__).where(WebhookEndpoint.id == endpoint_id, runs)
+            ).one_or_none()
 
     def _may_post(self, endpoint: Row[Any]) -> bool:
         """False for a disabled endpoint and for a dead one not yet to be probed; nothing of theirs stays due."""
@@ -190,7 +197,9 @@ class Notifier:
             ("webhook-timestamp", str(timestamp)),
             ("webhook-signature", signature(secrets, parcel.webhook_id, timestamp, parcel.body)),
         )
-        return self._postman.post(url, headers, parcel.body)
+        answer = self._postman.post(url, headers, parcel.body)
+        faultpoint("posted")
+        return answer
 
     def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
         delays = self._settings.webhook_retry_delays

@@ -8,6 +8,7 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from models.database import connect
+from worker import faults
 from worker.app import celery_app
 from worker.bell import Bells
 from worker.circuits import Circuits
@@ -31,6 +32,7 @@ class Runtime:
     """Opened once per process, after any fork."""
 
     def __init__(self, settings: Settings, *, application: str, celery: Celery | None = None) -> None:
+        faults.arm(settings.faults)
         self.settings = settings
         self.engine: Engine = connect(settings.sqlalchemy_url, pool_size=settings.pool_size, application=application)
         self.redis: redis.Redis = redis.Redis.from_url(

@@ -4,10 +4,11 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from providers.guard import Guard, parse_hosts
+from worker.faults import parse_plan
 
 
 class Settings(BaseSettings):
@@ -69,6 +70,15 @@ class Settings(BaseSettings):
     """How long an ``Idempotency-Key`` is remembered."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
+    faults: str = ""
+    """Makes processes die or freeze at named points, for tests (docs/reliability.md). Empty anywhere else."""
+
+    @field_validator("faults")
+    @classmethod
+    def _is_a_plan(cls, plan: str) -> str:
+        if not plan.startswith("@"):
+            parse_plan(plan)
+        return plan
 
     @classmethod
     def from_env(cls) -> Self:
