@@ -38,3 +38,15 @@ class QueueSample(Base):
     oldest_age_seconds: Mapped[float] = mapped_column(Double)
     in_per_second: Mapped[float] = mapped_column(Double)
     out_per_second: Mapped[float] = mapped_column(Double)
+
+
+class QueuePause(Base):
+    """A queue from which nothing is taken in hand until an operator resumes it. No row: it runs."""
+
+    __tablename__ = "queue_pause"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    """One of `worker.bell.QUEUES`."""
+    reason: Mapped[str | None]
+    """Why, in the operator's words."""
+    paused_at: Mapped[Created]

@@ -17,8 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
 from worker.fallback import Fallbacks
+from worker.faults import faultpoint
 from worker.queues import queue_depths
 from worker.runtime import Runtime
+from worker.standstill import paused
 
 log = structlog.get_logger()
 
@@ -94,8 +96,10 @@ class Ticker:
             with self.runtime.engine.begin() as connection:
                 if recovered := lease.recover(connection):
                     log.warning("leases_recovered", messages=recovered)
+                    faultpoint("recovering")
             with self.runtime.engine.connect() as connection:
-                due = set(due_lanes(connection))
+                stopped = paused(connection)
+                due = {lane for lane in due_lanes(connection) if lane.queue not in stopped}
             self._ring(due - self.runtime.pace.resting(due))
             self.fallbacks.divert()
         except (SQLAlchemyError, redis.RedisError) as error:

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from models.message import State
+from models.message import Priority, State
+from worker.bell import SEND_QUEUES
+from worker.standstill import RUNS
 
 CRASHES_TO_ISOLATE = 3
 """A message whose worker died with it in hand this often is taken out of the queue."""
@@ -61,7 +63,7 @@ class Batch:
 # first, and a server that hangs would in the end hold them all.
 #
 # A message that was in hand when a worker died goes alone, so that a deadly one is told from its neighbours.
-_CLAIM = text("""
+_CLAIM = text(f"""
     with head as materialized (
         select id, crashes > 0 as suspect, case when crashes > 0 then due_at else clock_timestamp() end as until
         from message where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
@@ -72,6 +74,7 @@ _CLAIM = text("""
               and case when (select suspect from head) then id = (select id from head) else crashes = 0 end
               and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
+              and {RUNS.format(queue=":queue")}
         order by due_at limit :batch for no key update skip locked
     ), held as (
         select nextval('lease_id_seq') as id where exists (select from due)
@@ -81,7 +84,7 @@ _CLAIM = text("""
             due_at = null, lease_id = held.id
         from due, held where m.id = due.id
         returning m.id, m.submission_id, due.was, m.tries, m.crashes, m.recipients, m.recipient_name, m.variables,
-                  m.rfc_message_id, m.provider_message_id, m.attempts, coalesce(m.outcomes, '{}') as outcomes,
+                  m.rfc_message_id, m.provider_message_id, m.attempts, coalesce(m.outcomes, '{{}}') as outcomes,
                   m.created_at, due.due_at as was_due_at
     ), lease as (
         insert into lease (id, worker, mailer_id, priority, message_ids, expires_at)
@@ -90,7 +93,7 @@ _CLAIM = text("""
         from held
     )
     select taken.*, held.id as lease_id from taken, held order by was_due_at
-""")
+""")  # noqa: S608 -- a constant
 
 _RETURN = text("""
     update message set state = case when state = 'claimed' then 'queued' else state end, due_at = clock_timestamp()
@@ -144,10 +147,12 @@ _RECOVER = text("""
 def claim(
     connection: Connection, mailer_id: UUID, priority: int, *, worker: str, batch: int, lease: timedelta
 ) -> Batch | None:
-    """Takes up to ``batch`` due messages of a lane, oldest due first, or None. The caller commits."""
-    rows = connection.execute(
-        _CLAIM, {"mailer_id": mailer_id, "priority": priority, "worker": worker, "batch": batch, "lease": lease}
-    ).all()
+    """Takes up to ``batch`` due messages of a lane, oldest due first. None: nothing is due, or its queue is paused.
+
+    The caller commits.
+    """
+    lane = {"mailer_id": mailer_id, "priority": priority, "queue": SEND_QUEUES[Priority(priority)]}
+    rows = connection.execute(_CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease}).all()
     if not rows:
         return None
     messages = tuple(Held._make((row[0], row[1], State(row[2]), *row[3:13])) for row in rows)

@@ -18,9 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.event import EventType
 from models.message import ACCEPTED
 from providers import CONFIRMS_DELIVERY
-from worker.bell import endpoint_lane
+from worker.bell import FOLLOWUP_QUEUE, endpoint_lane
 from worker.events import NewEvent, append_events
+from worker.faults import faultpoint
 from worker.runtime import Runtime
+from worker.standstill import RUNS
 
 log = structlog.get_logger()
 
@@ -44,18 +46,19 @@ class Outbox:
 
 # What has failed before is taken in ever smaller groups of its own kind, down to one message, so that one that can
 # never be logged is soon alone with its trouble.
-_TAKE = text("""
+_TAKE = text(f"""
     with due as (
         select id, tries, first_value(tries) over by_age as kind,
                sum(cardinality(message_ids)) over by_age - cardinality(message_ids) as before
-        from (select id, tries, message_ids from followup where due_at <= clock_timestamp()
+        from (select id, tries, message_ids from followup
+              where due_at <= clock_timestamp() and {RUNS.format(queue=f"'{FOLLOWUP_QUEUE}'")}
               order by tries, id limit 400 for update skip locked) as locked
         window by_age as (order by tries, id)
     )
     delete from followup f using due
     where f.id = due.id and due.tries = due.kind and due.before < greatest(1, :batch >> 2 * least(due.tries, 10))
     returning f.id, f.message_ids, f.tries
-""")
+""")  # noqa: S608 -- constants
 
 _SUBMISSIONS = """
     submitted as materialized (
@@ -155,6 +158,7 @@ def record(runtime: Runtime) -> int:
                 endpoints = _write(connection, outbox)
         except SQLAlchemyError as error:
             endpoints = _postpone(connection, outbox, error)
+        faultpoint("following_up")
         connection.commit()
     for endpoint_id in endpoints:
         runtime.bells.ring(endpoint_lane(endpoint_id))

@@ -19,12 +19,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from models.base import uuid7
 from models.event import EventType
 from providers.base import BadSignature, HookRequest, ProviderEvent
-from worker.bell import FOLLOWUP_LANE, endpoint_lane
+from worker.bell import FOLLOWUP_LANE, FOLLOWUP_QUEUE, endpoint_lane
 from worker.events import append_events, unseen
 from worker.inbound import receive
 from worker.mail_events import OVERTAKEN, UNFINISHED, Applied, Reported, apply_events
 from worker.mailers import OpenMailer
 from worker.runtime import Runtime
+from worker.standstill import RUNS
 from worker.vault import SecretUnreadable, Vault
 
 log = structlog.get_logger()
@@ -66,18 +67,19 @@ _STORE = text("""
 
 # A mail that came in is applied alone: it locks its thread, and two threads locked in one order here and in another by
 # the follow-up would be a deadlock.
-_TAKE = text("""
+_TAKE = text(f"""
     with due as (
         select id, is_inbound, row_number() over by_time as position, first_value(is_inbound) over by_time as alone,
                sum(size) over by_time - size as before
         from (select id, is_inbound, due_at, octet_length(body) as size from provider_report
-              where due_at <= clock_timestamp() order by due_at, id limit :batch for update skip locked) as locked
+              where due_at <= clock_timestamp() and {RUNS.format(queue=f"'{FOLLOWUP_QUEUE}'")}
+              order by due_at, id limit :batch for update skip locked) as locked
         window by_time as (order by due_at, id)
     )
     select r.* from due join provider_report r on r.id = due.id
     where case when due.alone then due.position = 1 else not due.is_inbound and due.before < :bytes end
     order by due.position
-""")
+""")  # noqa: S608 -- constants
 
 _DONE = text("delete from provider_report where id = any(:ids)")
 _AGAIN = text("""

@@ -32,6 +32,26 @@ def upgrade() -> None:
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_lease'))
     )
+    op.create_table('metric_count',
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('labels', sa.ARRAY(sa.Text()), nullable=False),
+    sa.Column('bucket', sa.Double(), nullable=True),
+    sa.Column('value', sa.Double(), nullable=False),
+    prefixes=['UNLOGGED']
+    )
+    op.create_table('metric_gauge',
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('labels', sa.ARRAY(sa.Text()), nullable=False),
+    sa.Column('value', sa.Double(), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('name', 'labels', name=op.f('pk_metric_gauge'))
+    )
+    op.create_table('queue_pause',
+    sa.Column('queue', sa.Text(), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=True),
+    sa.Column('paused_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.PrimaryKeyConstraint('queue', name=op.f('pk_queue_pause'))
+    )
     op.create_table('queue_sample',
     sa.Column('queue', sa.Text(), nullable=False),
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
@@ -453,6 +473,7 @@ def upgrade() -> None:
     sa.Column('workspace_id', sa.UUID(), nullable=False),
     sa.Column('api_key_id', sa.UUID(), nullable=True),
     sa.Column('request_id', sa.Text(), nullable=True),
+    sa.Column('traceparent', sa.Text(), nullable=True),
     sa.Column('shape', sa.Text(), nullable=False),
     sa.Column('priority', sa.SmallInteger(), nullable=False),
     sa.Column('mailer_id', sa.UUID(), nullable=False),
@@ -599,6 +620,9 @@ def downgrade() -> None:
     op.drop_table('worker_heartbeat')
     op.drop_index(op.f('ix_queue_sample_at'), table_name='queue_sample')
     op.drop_table('queue_sample')
+    op.drop_table('queue_pause')
+    op.drop_table('metric_gauge')
+    op.drop_table('metric_count')
     op.drop_table('lease')
     op.drop_index('followup_due', table_name='followup')
     op.drop_table('followup')
