@@ -3,7 +3,7 @@
 Importing this package registers every table on ``Base.metadata``.
 """
 
-from models import access, blob, crm, event, idempotency, mailer, message, record, template, webhook, worker
+from models import access, blob, crm, event, idempotency, mailer, message, metric, record, template, webhook, worker
 from models.base import Base
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "idempotency",
     "mailer",
     "message",
+    "metric",
     "record",
     "template",
     "webhook",

@@ -114,6 +114,8 @@ class Submission(Base):
     workspace_id: Mapped[Tenant]
     api_key_id: Mapped[UUID | None]
     request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    """The span that took it in (W3C Trace Context); null where nobody traces."""
     shape: Mapped[str]
     priority: Mapped[int] = mapped_column(SmallInteger)
     mailer_id: Mapped[UUID] = mapped_column(ForeignKey("mailer.id"))
