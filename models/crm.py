@@ -65,6 +65,7 @@ class Activity(Base):
     __table_args__ = (
         UniqueConstraint("message_id", "entity_type", "entity_id", "kind"),
         Index(None, "workspace_id", "entity_type", "entity_id", "created_at", "id"),
+        {"postgresql_partition_by": "RANGE (message_id)"},
     )
 
     id: Mapped[Key]
@@ -72,7 +73,8 @@ class Activity(Base):
     entity_type: Mapped[str]
     """``contact``, ``deal`` or ``customer``."""
     entity_id: Mapped[UUID]
-    message_id: Mapped[UUID]
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    """The mail, sent or received; the month of the line is its."""
     kind: Mapped[str]
     direction: Mapped[str]
     """``outbound`` or ``inbound``."""

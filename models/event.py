@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Index, Integer, LargeBinary, UniqueConstraint
+from sqlalchemy import Boolean, Index, Integer, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Created, Key, Tenant
@@ -71,10 +71,10 @@ class Event(Base):
 
     __tablename__ = "event"
     __table_args__ = (
-        UniqueConstraint("workspace_id", "cursor"),
+        Index(None, "workspace_id", "cursor"),
         Index(None, "message_id", "seq"),
         Index("event_engagement", "submission_id", "type", postgresql_where=ENGAGEMENT_TYPES),
-        Index("event_natural_key", "natural_key", unique=True, postgresql_where="natural_key is not null"),
+        {"postgresql_partition_by": "RANGE (id)"},
     )
 
     id: Mapped[Key]
@@ -88,11 +88,20 @@ class Event(Base):
     """The state of the message that this event led to."""
     recipients: Mapped[list[str]]
     data: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    natural_key: Mapped[str | None]
-    """The provider's own identity of the event, so that a repeated report is the same event."""
     at: Mapped[datetime]
     """When it happened, by the clock of whoever saw it."""
     created_at: Mapped[Created]
+
+
+class EventKey(Base):
+    """What was reported already: a provider's own identity of an event, so that a repeated report is the same event."""
+
+    __tablename__ = "event_key"
+    __table_args__ = (Index(None, "event_id"),)
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 of the natural key, which may name people."""
+    event_id: Mapped[UUID]
 
 
 class ProviderReport(Base):

@@ -54,6 +54,7 @@ class EmailLog(Base):
         Index("email_log_failed", "priority", postgresql_where="status = 'failed'"),
         Index(None, "finished_at", postgresql_using="brin"),
         Index(None, "recorded_at", postgresql_using="brin"),
+        {"postgresql_partition_by": "RANGE (message_id)"},
     )
 
     message_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -3,10 +3,14 @@
 Each works while the previous version's processes still run (add first, remove a release later).
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import NullPool, create_engine
+
+from models.partition import make_parts
 
 HERE = Path(__file__).parent
 
@@ -20,5 +24,10 @@ def config(database_url: str) -> Config:
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Brings the database to ``revision``. Several processes may call it at once: one does it, the others wait."""
+    """Brings the database to ``revision`` and makes the parts of this month and the next ones.
+
+    Several processes may call it at once: one does it, the others wait.
+    """
     command.upgrade(config(database_url), revision)
+    with create_engine(database_url, poolclass=NullPool).begin() as connection:
+        make_parts(connection, datetime.now(UTC))
