@@ -1,66 +1,102 @@
-"""Whether the ids in a submission exist in the caller's workspace: all of them, in one query, before anything is
-stored.
+"""What the ids in submissions lead to in the callers' workspaces: each looked up once in a transaction, all of a kind
+in one query, before anything is stored.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, literal, select, union_all
+from sqlalchemy import TextClause, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from api_shim.errors import ApiError, Missing
 from api_shim.submission import Submission
-from models.access import User
-from models.crm import Contact, Customer, Deal
-from models.mailer import EmailConfig, Mailer
-from models.record import Thread
-from models.template import Template
+from models.mailer import Mailer
 
-Named = (
-    type[Contact]
-    | type[Deal]
-    | type[Customer]
-    | type[User]
-    | type[EmailConfig]
-    | type[Mailer]
-    | type[Thread]
-    | type[Template]
-)
+Key = tuple[UUID, UUID]
+"""Workspace and id."""
 
-LINKED: dict[str, Named] = {"contact": Contact, "deal": Deal, "customer": Customer}
+
+class Known:
+    """What one transaction has found out. The mailers it knows cannot be deleted before the transaction ends."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._found: set[tuple[str, UUID, UUID]] = set()
+        self._asked: set[tuple[str, UUID, UUID]] = set()
+        self._mailers: dict[Key, Mailer | None] = {}
+
+    def look_up(self, named: Iterable[tuple[UUID, Submission]]) -> None:
+        """Finds everything that some submissions of some workspaces name."""
+        wanted: defaultdict[str, set[Key]] = defaultdict(set)
+        for workspace_id, submission in named:
+            for _, table, id_ in _named(submission):
+                if (table, workspace_id, id_) not in self._asked:
+                    wanted[table].add((workspace_id, id_))
+        if mailers := wanted.pop("mailer", None):
+            self._find_mailers(mailers)
+        if wanted:
+            self._find(wanted)
+
+    def mailer(self, workspace_id: UUID, id_: UUID) -> Mailer | None:
+        """A mailer by its id, unless it was deleted."""
+        if (workspace_id, id_) not in self._mailers:
+            self._find_mailers({(workspace_id, id_)})
+        return self._mailers[workspace_id, id_]
+
+    def require(self, workspace_id: UUID, submission: Submission) -> None:
+        """Raises VALIDATION_ERROR listing every id that is not in the workspace, each under the caller's own field
+        name.
+        """
+        self.look_up([(workspace_id, submission)])
+        missing = [
+            Missing(field, str(id_))
+            for field, table, id_ in _named(submission)
+            if (table, workspace_id, id_) not in self._found
+        ]
+        if missing:
+            only_mailer = all(entry.field in ("mailer_id", "template_id") for entry in missing)
+            raise ApiError("VALIDATION_ERROR", missing=missing, status=404 if only_mailer else None)
+
+    def _find_mailers(self, wanted: set[Key]) -> None:
+        query = select(Mailer).where(tuple_(Mailer.workspace_id, Mailer.id).in_(wanted), Mailer.deleted_at.is_(None))
+        # The lock is the one that storing a submission takes anyway.
+        locked = query.order_by(Mailer.id).with_for_update(read=True, key_share=True)
+        found = {(mailer.workspace_id, mailer.id): mailer for mailer in self.session.scalars(locked)}
+        self._mailers |= {key: found.get(key) for key in wanted}
+        self._asked |= {("mailer", *key) for key in wanted}
+        self._found |= {("mailer", *key) for key in found}
+
+    def _find(self, wanted: dict[str, set[Key]]) -> None:
+        tables = tuple(sorted(wanted))
+        workspaces = {workspace_id for keys in wanted.values() for workspace_id, _ in keys}
+        ids = {table: [id_ for _, id_ in keys] for table, keys in wanted.items()}
+        for table, workspace_id, id_ in self.session.execute(_existing(tables), ids | {"workspaces": list(workspaces)}):
+            self._found.add((table, workspace_id, id_))
+        self._asked |= {(table, *key) for table, keys in wanted.items() for key in keys}
+
+
+@lru_cache(maxsize=64)
+def _existing(tables: tuple[str, ...]) -> TextClause:
+    """One query for ids of several tables; their names are those of `_named`."""
+    one = "select '{0}', workspace_id, id from \"{0}\" where workspace_id = any(:workspaces) and id = any(:{0})"
+    return text(" union all ".join(one.format(table) for table in tables))
 
 
 def require_entities(session: Session, workspace_id: UUID, submission: Submission) -> None:
-    """Raises VALIDATION_ERROR listing every id that is not in the workspace, each under the caller's own field name."""
-    named = _named(submission)
-    if not named:
-        return
-    found = {row.position for row in session.execute(union_all(*_lookups(workspace_id, named)))}
-    missing = [Missing(field, str(id_)) for position, (field, _, id_) in enumerate(named) if position not in found]
-    if missing:
-        only_mailer = all(entry.field in ("mailer_id", "template_id") for entry in missing)
-        raise ApiError("VALIDATION_ERROR", missing=missing, status=404 if only_mailer else None)
+    """`Known.require` for a single look."""
+    Known(session).require(workspace_id, submission)
 
 
-def _named(submission: Submission) -> list[tuple[str, Named, UUID]]:
-    optional: Sequence[tuple[str, Named, UUID | None]] = (
-        ("mailer_id", Mailer, submission.mailer_id),
-        ("email_config_id", EmailConfig, submission.email_config_id),
-        ("sender_user_id", User, submission.sender_user_id),
-        ("thread_id", Thread, submission.thread_id),
-        ("template_id", Template, submission.template_id),
+def _named(submission: Submission) -> list[tuple[str, str, UUID]]:
+    """The field, the table and the id of everything that a submission refers to."""
+    optional: Sequence[tuple[str, str, UUID | None]] = (
+        ("mailer_id", "mailer", submission.mailer_id),
+        ("email_config_id", "email_config", submission.email_config_id),
+        ("sender_user_id", "app_user", submission.sender_user_id),
+        ("thread_id", "thread", submission.thread_id),
+        ("template_id", "template", submission.template_id),
     )
-    linked = [(link.field, LINKED[link.kind], link.id) for link in submission.links]
+    linked = [(link.field, link.kind, link.id) for link in submission.links]
     return linked + [(field, table, id_) for field, table, id_ in optional if id_ is not None]
-
-
-def _lookups(workspace_id: UUID, named: Sequence[tuple[str, Named, UUID]]) -> list[Select[int]]:
-    return [
-        select(literal(position).label("position")).where(*_is(table, workspace_id, id_))
-        for position, (_, table, id_) in enumerate(named)
-    ]
-
-
-def _is(table: Named, workspace_id: UUID, id_: UUID) -> tuple[ColumnElement[bool], ...]:
-    mine = (table.id == id_, table.workspace_id == workspace_id)
-    return (*mine, Mailer.deleted_at.is_(None)) if table is Mailer else mine

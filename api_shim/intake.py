@@ -4,47 +4,33 @@
 only if its own transaction commits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, cast
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import Any
 
-import orjson
-from sqlalchemy import Table, event, insert, text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from api_shim import idempotency
 from api_shim.attachments import Attachment, read_attachments
 from api_shim.auth import Caller
-from api_shim.campaigns import due_under, status_held
-from api_shim.conversation import Conversation, conversation
-from api_shim.entities import require_entities
+from api_shim.campaigns import NO_CAMPAIGN, due_under, status_held
+from api_shim.conversation import conversation
+from api_shim.entities import Known
 from api_shim.errors import ApiError
-from api_shim.idempotency import Repeat
-from api_shim.sender import Sender, pool_of, resolve_sender
+from api_shim.idempotency import Original, Repeat
+from api_shim.rows import Entry, Prepared, store
+from api_shim.sender import pool_of, resolve_sender
 from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
-from models.base import uuid7
-from models.content import Address, Content, message_id_for
-from models.message import CampaignStatus, State
-from models.message import Submission as SubmissionRow
+from models.content import Content
+from models.message import CampaignStatus
 from worker import phishing
 from worker.bell import BellRinger, Lane, send_lane
 from worker.phishing import Suspicion
 from worker.settings import Settings
-
-_INSERT = insert(cast(Table, SubmissionRow.__table__))
-"""Past the ORM, which would add nothing but its time."""
-
-_COPY = (
-    "copy message (id, workspace_id, submission_id, mailer_id, priority, state, due_at, recipients, recipient_name,"
-    " variables, rfc_message_id, thread_id, created_at) from stdin"
-)
-_COPY_TYPES = (
-    "uuid", "uuid", "uuid", "uuid", "int2", "text", "timestamptz", "text[]", "text",
-    "text", "text", "uuid", "timestamptz",
-)  # fmt: skip
 
 _STORED = text("""
     select s.id, s.total, s.mailer_id, s.priority, m.id as message_id, m.rfc_message_id, m.thread_id, mailer.provider
@@ -52,6 +38,19 @@ _STORED = text("""
     join lateral (select * from message where submission_id = s.id order by id limit 1) m on true
     where s.id = :id
 """)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A submission that wants in, and for whom."""
+
+    caller: Caller
+    submission: Submission
+    repeat: Repeat | None = None
+    """An Idempotency-Key with its body; a repeated one returns the original and stores nothing."""
+    request_id: str | None = None
+    awaited: bool = False
+    """Somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it."""
 
 
 def accept(
@@ -67,63 +66,94 @@ def accept(
 ) -> Accepted:
     """Validates a submission against the database and stores it. The caller commits; only then does anything count.
 
-    ringer: rings the lane after the commit; without one the beat finds the work within a second.
-    repeat: an Idempotency-Key with its body; a repeated one returns the original with ``replayed`` set and stores
-    nothing. awaited: somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it.
-    Raises ApiError with everything that is wrong; then nothing was stored.
+    ringer: rings the lane after the commit; without one the beat finds the work within a second. The others are the
+    fields of `Arrival`. Raises ApiError with everything that is wrong; then nothing was stored.
     """
-    attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
-    if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
-        return _replayed(session, original)
-    prepared = prepare(session, caller, submission, attachments, settings)
-    submission_id = uuid7()
-    if repeat and caller.key_id:
-        since = submission.send_at or datetime.now(UTC)
-        original = idempotency.take(session, caller.key_id, repeat, submission_id, since, settings.idempotency_hours)
-        if original:  # a concurrent request with the same key was first
-            return _replayed(session, original)
-    for attachment in attachments:
-        _store_blob(session, caller, attachment)
-    campaign = status_held(session, caller.workspace_id, submission.campaign_id)
-    if campaign == CampaignStatus.CANCELLED:
-        raise ApiError("CONFLICT", details={"campaign_id": submission.campaign_id, "status": campaign})
-    due_at = due_under(campaign, submission.send_at or datetime.now(UTC))
-    messages = _Messages(caller, submission, submission_id, prepared, due_at)
-    row = _submission_row(caller, submission, submission_id, prepared, request_id, awaited)
-    session.connection().execute(_INSERT, row)
-    _copy(session, messages)
-    if ringer is not None and submission.send_at is None and campaign == CampaignStatus.ACTIVE:
-        _ring_after_commit(session, ringer, send_lane(prepared.sender.mailer.id, submission.priority))
+    arrival = Arrival(caller=caller, submission=submission, repeat=repeat, request_id=request_id, awaited=awaited)
+    (answer,) = accept_all(session, [arrival], settings=settings, ringer=ringer)
+    if isinstance(answer, ApiError):
+        raise answer
+    return answer
+
+
+def accept_all(
+    session: Session, arrivals: Sequence[Arrival], *, settings: Settings, ringer: BellRinger | None = None
+) -> list[Accepted | ApiError]:
+    """`accept` for several at once, in one transaction: what they name is looked up together and stored together.
+
+    Returns an answer for each; one that is refused leaves nothing behind and the others as they are.
+    """
+    known = Known(session)
+    known.look_up((arrival.caller.workspace_id, arrival.submission) for arrival in arrivals)
+    admitted = [_admitted(known, arrival, settings, ringer) for arrival in arrivals]
+    store(session, [entry for entry in admitted if isinstance(entry, Entry)])
+    return [_answer(session, found) for found in admitted]
+
+
+def _admitted(
+    known: Known, arrival: Arrival, settings: Settings, ringer: BellRinger | None
+) -> Entry | Original | ApiError:
+    submission = arrival.submission
+    writes = arrival.repeat or submission.attachments or submission.campaign_id != NO_CAMPAIGN
+    try:
+        with known.session.begin_nested() if writes else nullcontext():
+            return _admit(known, arrival, settings, ringer)
+    except ApiError as refusal:
+        return refusal
+
+
+def _answer(session: Session, found: Entry | Original | ApiError) -> Accepted | ApiError:
+    if isinstance(found, ApiError):
+        return found
+    if isinstance(found, Original):
+        return _replayed(session, found)
     return Accepted(
-        submission_id=submission_id,
-        message_id=messages.first_id,
-        total=messages.total,
-        rfc_message_id=messages.rfc_message_id(messages.first_id),
-        thread_id=messages.thread_id,
-        provider=prepared.sender.mailer.provider,
+        submission_id=found.id,
+        message_id=found.first_id,
+        total=found.total,
+        rfc_message_id=found.rfc_message_id(found.first_id),
+        thread_id=found.thread_id,
+        provider=found.sender.mailer.provider,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A submission after everything that the database has to say about it; nothing is stored yet."""
-
-    sender: Sender
-    words: Wording
-    earlier: Conversation
-    content: Content
-    suspicion: Suspicion | None
-    """What ``settings.phishing_protection`` found; None where it is off."""
+def _admit(known: Known, arrival: Arrival, settings: Settings, ringer: BellRinger | None) -> Entry | Original:
+    session, caller, submission, repeat = known.session, arrival.caller, arrival.submission, arrival.repeat
+    attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
+    if repeat and caller.key_id and (original := idempotency.find(session, caller.key_id, repeat)):
+        return original
+    prepared = prepare(known, caller, submission, attachments, settings)
+    now = datetime.now(UTC)
+    campaign = status_held(session, caller.workspace_id, submission.campaign_id)
+    entry = Entry(
+        caller,
+        submission,
+        prepared,
+        due_at=due_under(campaign, submission.send_at or now),
+        request_id=arrival.request_id,
+        awaited=arrival.awaited,
+    )
+    if repeat and caller.key_id:
+        since, hours = submission.send_at or now, settings.idempotency_hours
+        if original := idempotency.take(session, caller.key_id, repeat, entry.id, since, hours):
+            return original  # a concurrent request with the same key was first
+    if campaign == CampaignStatus.CANCELLED:
+        raise ApiError("CONFLICT", details={"campaign_id": submission.campaign_id, "status": campaign})
+    for attachment in attachments:
+        _store_blob(session, caller, attachment)
+    if ringer is not None and submission.send_at is None and campaign == CampaignStatus.ACTIVE:
+        _ring_after_commit(session, ringer, send_lane(prepared.sender.mailer.id, submission.priority))
+    return entry
 
 
 def prepare(
-    session: Session, caller: Caller, submission: Submission, attachments: Sequence[Attachment], settings: Settings
+    known: Known, caller: Caller, submission: Submission, attachments: Sequence[Attachment], settings: Settings
 ) -> Prepared:
     """Finds sender, words and conversation of a submission. Raises ApiError with what is wrong."""
-    require_entities(session, caller.workspace_id, submission)
-    sender = resolve_sender(session, caller, submission)
-    words = wording(session, submission)
-    earlier = conversation(session, submission)
+    known.require(caller.workspace_id, submission)
+    sender = resolve_sender(known, caller, submission)
+    words = wording(known.session, submission)
+    earlier = conversation(known.session, submission)
     content = Content(
         sender=sender.address,
         to=() if submission.individual else submission.to,
@@ -158,103 +188,6 @@ def _suspicion(submission: Submission, words: Wording, content: Content, thresho
     return suspicion
 
 
-class _Messages:
-    """The rows of a submission's messages, made one at a time: a hundred thousand need no list."""
-
-    def __init__(
-        self, caller: Caller, submission: Submission, submission_id: UUID, prepared: Prepared, due_at: datetime
-    ) -> None:
-        self._due_at = due_at
-        self._caller = caller
-        self._submission = submission
-        self._submission_id = submission_id
-        self._sender = prepared.sender
-        self._defaults = prepared.words.defaults
-        self.first_id = uuid7()
-        self.total = len(submission.to) if submission.individual else 1
-        # A conversation is opened for every mail to one person or one group; a campaign's mails get theirs when
-        # somebody answers.
-        self.thread_id = prepared.earlier.thread_id or (uuid7() if self.total == 1 else None)
-
-    def rfc_message_id(self, message_id: UUID) -> str:
-        # Gmail replaces Message-IDs; a caller's own would only be a wrong promise (inventory C27).
-        custom = self._submission.custom_message_id if self._sender.mailer.provider != "gmail" else None
-        return message_id_for(message_id, self._sender.address.domain, custom)
-
-    def rows(self) -> Iterator[tuple[Any, ...]]:
-        submission, now = self._submission, datetime.now(UTC)
-        common = (self._caller.workspace_id, self._submission_id, self._sender.mailer.id, int(submission.priority))
-        for position, (recipients, name, variables) in enumerate(self._envelopes()):
-            message_id = uuid7() if position else self.first_id
-            # A microsecond apart, so that a lane goes out in the order in which it came in.
-            due = self._due_at + timedelta(microseconds=position)
-            rfc_message_id = self.rfc_message_id(message_id)
-            yield (
-                message_id,
-                *common,
-                State.QUEUED.value,
-                due,
-                recipients,
-                name,
-                variables,
-                rfc_message_id,
-                self.thread_id,
-                now,
-            )
-
-    def _envelopes(self) -> Iterator[tuple[list[str], str | None, str | None]]:
-        if not self._submission.individual:
-            everyone: Sequence[Address] = (*self._submission.to, *self._submission.cc, *self._submission.bcc)
-            yield list({address.email: None for address in everyone}), None, None
-            return
-        given = self._submission.substitutions or {}
-        for address in self._submission.to:
-            variables = {**self._defaults, **given.get(address.email.lower(), {})}
-            yield [address.email], address.name, orjson.dumps(variables).decode() if variables else None
-
-
-def _copy(session: Session, messages: _Messages) -> None:
-    raw = session.connection().connection.driver_connection
-    if raw is None:
-        raise RuntimeError("the session has no database connection")
-    with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.set_types(_COPY_TYPES)
-        for row in messages.rows():
-            copy.write_row(row)
-
-
-def _submission_row(
-    caller: Caller,
-    submission: Submission,
-    submission_id: UUID,
-    prepared: Prepared,
-    request_id: str | None,
-    awaited: bool,
-) -> dict[str, Any]:
-    links = {f"{link.kind}_id": link.id for link in submission.links}
-    return {
-        "id": submission_id,
-        "workspace_id": caller.workspace_id,
-        "api_key_id": caller.key_id,
-        "request_id": request_id,
-        "shape": submission.shape.value,
-        "priority": int(submission.priority),
-        "mailer_id": prepared.sender.mailer.id,
-        "campaign_id": submission.campaign_id,
-        "content": prepared.content.to_json(),
-        "phishing": prepared.suspicion.to_json() if prepared.suspicion else None,
-        "contact_id": links.get("contact_id"),
-        "deal_id": links.get("deal_id"),
-        "customer_id": links.get("customer_id"),
-        "sender_user_id": prepared.sender.user_id,
-        "custom_args": dict(submission.custom_args) if submission.custom_args is not None else None,
-        "total": len(submission.to) if submission.individual else 1,
-        "awaited": awaited,
-        "send_at": submission.send_at,
-        "expires_at": submission.expires_at,
-    }
-
-
 _HAS_BLOB = text("select exists (select from blob where workspace_id = :workspace_id and sha256 = :sha256)")
 _STORE_BLOB = text("""
     insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data)
@@ -274,10 +207,10 @@ def _store_blob(session: Session, caller: Caller, attachment: Attachment) -> Non
         session.execute(_STORE_BLOB, parameters)
 
 
-def _replayed(session: Session, original: idempotency.Original) -> Accepted:
+def _replayed(session: Session, original: Original) -> Accepted | ApiError:
     row = session.execute(_STORED, {"id": original.submission_id}).one_or_none()
     if row is None:
-        raise ApiError("NOT_FOUND", details={"submission": "the original of this Idempotency-Key was erased"})
+        return ApiError("NOT_FOUND", details={"submission": "the original of this Idempotency-Key was erased"})
     return Accepted(
         submission_id=row.id,
         message_id=row.message_id,

@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from api_shim.attachments import read_attachments
 from api_shim.auth import Caller
-from api_shim.intake import Prepared, prepare
+from api_shim.entities import Known
+from api_shim.intake import prepare
+from api_shim.rows import Prepared
 from api_shim.services import Services
 from api_shim.submission import Submission
 from models.base import uuid7
@@ -39,7 +41,7 @@ def rehearse(session: Session, caller: Caller, submission: Submission, *, servic
     """The answer to a dry run: the mails as they would be, and who would get none. Raises ApiError as `accept` does."""
     settings = services.settings
     attachments = read_attachments(settings, caller.workspace_id, submission.attachments)
-    prepared = prepare(session, caller, submission, attachments, settings)
+    prepared = prepare(Known(session), caller, submission, attachments, settings)
     compiled = Compiled(
         prepared.content,
         seed=uuid7(),

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
+from api_shim.entities import Known
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
 from models.access import User, Workspace
@@ -22,28 +23,25 @@ class Sender:
     """The user whose personal mailbox it is."""
 
 
-def resolve_sender(session: Session, caller: Caller, submission: Submission) -> Sender:
+def resolve_sender(known: Known, caller: Caller, submission: Submission) -> Sender:
     """The mailer and From of a submission whose ids are known to exist.
 
     Raises VALIDATION_ERROR for a From that the mailer may not use, NOT_CONNECTED where the workspace has no mailer, and
     GMAIL_NOT_CONNECTED or ALIAS_NOT_CONNECTED for a personal mailbox.
     """
     if submission.personal:
-        return _personal(session, caller, submission)
+        return _personal(known.session, caller, submission)
     if submission.mailer_id is not None:
-        mailer = _mailer(session, caller.workspace_id, Mailer.id == submission.mailer_id)
+        mailer = known.mailer(caller.workspace_id, submission.mailer_id)
         if mailer is None:  # deleted since its existence was checked
             missing = [Missing("mailer_id", str(submission.mailer_id))]
             raise ApiError("VALIDATION_ERROR", missing=missing, status=404)
         return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
-    return _company(session, caller, submission)
+    return _company(known.session, caller, submission)
 
 
 def _mailer(session: Session, workspace_id: UUID, *conditions: ColumnElement[bool]) -> Mailer | None:
-    """The first such mailer, the default before others. Until the transaction ends it cannot be deleted.
-
-    The lock is the one that storing a submission takes anyway.
-    """
+    """The first such mailer, the default before others. Until the transaction ends it cannot be deleted."""
     query = select(Mailer).where(Mailer.workspace_id == workspace_id, Mailer.deleted_at.is_(None), *conditions)
     first = query.order_by(Mailer.is_default.desc(), Mailer.id).limit(1)
     return session.scalars(first.with_for_update(read=True, key_share=True)).first()

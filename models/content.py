@@ -1,9 +1,11 @@
 """What is to be sent, as plain values: the part of a submission that is stored once and compiled by the worker."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,10 @@ class Content:
     """``{{name}}`` is substituted. False: braces are plain text."""
     settings: SendSettings = SendSettings()
 
-    def to_json(self) -> dict[str, Any]:
+    def encoded(self) -> str:
         """The JSON that `from_json` reads. Empty fields are left out: a row is kept for every submission."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, (), {}, "")}
+        filled = {name: value for name in self.__slots__ if (value := getattr(self, name)) or value is False}
+        return orjson.dumps(filled).decode()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

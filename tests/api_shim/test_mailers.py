@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from api_shim.auth import Caller
 from api_shim.credentials import CREDENTIALS
+from api_shim.entities import Known
 from api_shim.intake import accept
 from api_shim.sender import resolve_sender
 from api_shim.services import Services
@@ -362,7 +363,7 @@ def test_a_mailer_is_not_deleted_under_a_mail_that_is_just_being_accepted(
 ) -> None:
     id_ = made(client)["id"]
     caller, submission = Caller(workspace_id=tenant.workspace_id), mailer.parse(mail(id_))
-    resolve_sender(session, caller, submission)
+    resolve_sender(Known(session), caller, submission)
     with ThreadPoolExecutor(1) as pool:
         deleting = pool.submit(client.delete, f"/v1/mailers/{id_}")
         with pytest.raises(TimeoutError):
