@@ -18,9 +18,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from providers.guard import Guard
+
+if TYPE_CHECKING:
+    from providers.inbox import Inbox
 
 
 class Result(enum.StrEnum):
@@ -141,6 +144,8 @@ class Account:
     base_url: str | None = None
     auth_url: str | None = None
     connections: int = 4
+    ip_pools: Mapping[str, Any] = field(default_factory=dict)
+    """As in `models.mailer.Mailer.ip_pools`."""
     guard: Guard = field(repr=False)
     """Says which hosts may be connected to; every adapter connects through it."""
     keeper: Keeper | None = field(default=None, repr=False)
@@ -188,6 +193,8 @@ class ProviderEvent:
     recipient: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     """What a receiver may want to know: bounce type, url clicked, user agent, ..."""
+    locator: str | None = None
+    """Of mail that came in and still lies at the provider: what `providers.inbox.Inbox` fetches it by."""
 
 
 class BadSignature(Exception):
@@ -236,6 +243,10 @@ class Provider(ABC):
     def lookup(self, email: OutboundEmail) -> LookupAnswer:  # noqa: ARG002 -- this one needs no look
         """Asks the provider whether it took this mail. Only for mails whose outcome is uncertain."""
         return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=f"{self.name} keeps no record that can be asked")
+
+    def inbox(self) -> "Inbox | None":
+        """The readable side of the account; None where mail that comes in is not to be had."""
+        return None
 
     def check(self) -> Outcome:
         """Connects and authenticates without sending: ``POST /v1/mailers/{id}/test``."""

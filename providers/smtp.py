@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import ClassVar
 
 from providers.base import (
@@ -19,6 +20,7 @@ from providers.base import (
     Result,
 )
 from providers.smtp_login import Login, Unavailable
+from providers.smtp_pools import DIRECT, Pools, Route
 from providers.smtp_session import Session, Stale, Timeouts
 
 IDLE_SECONDS = 30.0
@@ -68,7 +70,10 @@ class Smtp(Provider):
         self.command_timeout = self.command_timeout if command_timeout is None else command_timeout
         self.dot_timeout = self.dot_timeout if dot_timeout is None else dot_timeout
         self._lock = threading.Lock()
-        self._idle: list[Session] = []
+        self._pools = Pools(account.ip_pools)
+        self._idle: list[tuple[Route, Session]] = []
+        """The one used longest ago first."""
+        self._busy = 0
         self._threads: ThreadPoolExecutor | None = None
         self._closed = False
         self._seconds_a_mail = math.inf
@@ -113,19 +118,44 @@ class Smtp(Provider):
             return self._threads
 
     def _send_over_one(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
-        if not emails:
-            return []
+        if not self.account.ip_pools:
+            return self._send_by(DIRECT, emails)
+        outcomes: list[Outcome] = []
+        for name, group in groupby(emails, key=lambda email: email.ip_pool):
+            outcomes += self._send_through(name, list(group))
+        return outcomes
+
+    def _send_through(self, pool: str, emails: Sequence[OutboundEmail]) -> list[Outcome]:
         try:
-            session = self._take(len(emails))
+            route = self._pools.draw(pool)
+        except Unavailable as unavailable:
+            return [unavailable.outcome] * len(emails)
+        return self._send_by(route, emails)
+
+    def _send_by(self, route: Route, emails: Sequence[OutboundEmail]) -> list[Outcome]:
+        """As many connections as it takes: each carries at least one mail before its server may ask for the next."""
+        outcomes: list[Outcome] = []
+        try:
+            while len(outcomes) < len(emails):
+                outcomes += self._on_one_connection(route, emails[len(outcomes) :])
+        except Unavailable as unavailable:
+            outcomes += [unavailable.outcome] * (len(emails) - len(outcomes))
+        return outcomes
+
+    def _on_one_connection(self, route: Route, emails: Sequence[OutboundEmail]) -> list[Outcome]:
+        """The outcomes of all, or of the first of them; see `Session.deliver`. Raises Unavailable."""
+        session = self._take(route, len(emails))
+        try:
             try:
                 outcomes = self._deliver(session, emails)
             except Stale:
                 session.close()
-                session = self._open()
+                session = self._open(route)
                 outcomes = self._deliver(session, emails)
-        except Unavailable as unavailable:
-            return [unavailable.outcome] * len(emails)
-        self._give_back(session)
+        except BaseException:
+            self._leave()
+            raise
+        self._give_back(route, session)
         return outcomes
 
     def _deliver(self, session: Session, emails: Sequence[OutboundEmail]) -> list[Outcome]:
@@ -138,23 +168,42 @@ class Smtp(Provider):
             session.close()
             raise
 
-    def _open(self) -> Session:
-        return self._session(self.login())
+    def _open(self, route: Route = DIRECT) -> Session:
+        return self._session(self.login(), route)
 
-    def _session(self, login: Login) -> Session:
+    def _session(self, login: Login, route: Route) -> Session:
         timeouts = Timeouts(connect=self.connect_timeout, command=self.command_timeout, dot=self.dot_timeout)
-        return Session.open(login, self.account.guard, timeouts)
+        return Session.open(route.applied(login), self.account.guard, timeouts, route.source)
 
-    def _take(self, mails: int) -> Session:
-        """An idle connection that works and has room for so many mails, or a new one. Raises Unavailable."""
-        while True:
-            with self._lock:
-                session = self._idle.pop() if self._idle else None
-            if session is None:
-                return self._open()
-            if self._works(session, mails):
-                return session
-            session.close(farewell=True)
+    def _take(self, route: Route, mails: int) -> Session:
+        """An idle connection that works and has room for so many mails, or a new one. Raises Unavailable.
+
+        Until it is given back, or `_leave` says that it was lost, it counts as busy.
+        """
+        with self._lock:
+            self._busy += 1
+        try:
+            while (session := self._take_idle(route)) is not None:
+                if self._works(session, mails):
+                    return session
+                session.close(farewell=True)
+            return self._open(route)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _take_idle(self, route: Route) -> Session | None:
+        """One that goes this way. If there is none, and no room for one more, the oldest of another way makes room."""
+        surplus = None
+        with self._lock:
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index][0] == route:
+                    return self._idle.pop(index)[1]
+            if self._idle and len(self._idle) + self._busy > self.connections:
+                _, surplus = self._idle.pop(0)
+        if surplus is not None:
+            surplus.close(farewell=True)
+        return None
 
     def _works(self, session: Session, mails: int) -> bool:
         if session.mails and session.mails + mails > self.mails_per_connection:
@@ -162,11 +211,16 @@ class Smtp(Provider):
         fresh = time.monotonic() - session.used_at < IDLE_SECONDS
         return fresh or session.noop().result is Result.ACCEPTED
 
-    def _give_back(self, session: Session) -> None:
+    def _leave(self) -> None:
         with self._lock:
+            self._busy -= 1
+
+    def _give_back(self, route: Route, session: Session) -> None:
+        with self._lock:
+            self._busy -= 1
             keep = not session.broken and not self._closed and len(self._idle) < self.connections
             if keep:
-                self._idle.append(session)
+                self._idle.append((route, session))
         if not keep:
             session.close(farewell=True)
 
@@ -174,9 +228,16 @@ class Smtp(Provider):
         raise BadSignature(f"{self.name} has no webhooks")
 
     def check(self) -> Outcome:
-        """Connects, logs in and says NOOP over a connection of its own."""
+        """Connects, logs in and says NOOP over a connection of its own; the same on each way of each pool.
+
+        Says the first thing that is wrong.
+        """
+        outcomes = [self._checked(route) for route in (DIRECT, *self._pools.routes())]
+        return next((one for one in outcomes if one.result is not Result.ACCEPTED), outcomes[0])
+
+    def _checked(self, route: Route) -> Outcome:
         try:
-            session = self._open()
+            session = self._open(route)
         except Unavailable as unavailable:
             return unavailable.outcome
         outcome = session.noop()
@@ -189,7 +250,7 @@ class Smtp(Provider):
             self._closed = True
             idle, self._idle = self._idle, []
             threads, self._threads = self._threads, None
-        for session in idle:
+        for _, session in idle:
             session.close(farewell=True)
         if threads is not None:
             threads.shutdown(wait=False)

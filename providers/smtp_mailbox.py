@@ -7,6 +7,7 @@ from providers.base import Account
 from providers.oauth import AccessTokens
 from providers.smtp import Smtp
 from providers.smtp_login import Unavailable
+from providers.smtp_pools import DIRECT, Route
 from providers.smtp_session import Session
 from providers.tokens import TokenError
 
@@ -29,17 +30,17 @@ class MailboxSmtp(Smtp):
         by_token = not account.credentials.get("password") and account.credentials.get("refresh_token")
         self._tokens = AccessTokens(account, self.service, scope=self.scope) if by_token else None
 
-    def _open(self) -> Session:
+    def _open(self, route: Route = DIRECT) -> Session:
         """A token that the server refuses is renewed once: it may have been revoked or run out on the way."""
         if self._tokens is None:
-            return super()._open()
+            return super()._open(route)
         token = self._token(self._tokens)
         try:
-            return self._session(replace(self.login(), access_token=token))
+            return self._session(replace(self.login(), access_token=token), route)
         except Unavailable as refusal:
             if not (refusal.outcome.code or "").startswith(BAD_CREDENTIALS):
                 raise
-        return self._session(replace(self.login(), access_token=self._token(self._tokens, stale=token)))
+        return self._session(replace(self.login(), access_token=self._token(self._tokens, stale=token)), route)
 
     @staticmethod
     def _token(tokens: AccessTokens, stale: str | None = None) -> str:

@@ -63,6 +63,14 @@ def _judged(reply: Reply, enhanced: bytes) -> tuple[Result, float | None]:
     return result or (Result.PERMANENT if reply.code >= 500 else Result.TRANSIENT), None
 
 
+def ends_connection_only(closing: Reply) -> bool:
+    """Whether a 421 to a session that has carried mail just ends it, as servers do that count mails per connection.
+
+    One that names a policy (4.7.x) means the account.
+    """
+    return not status(closing).startswith(b"4.7.")
+
+
 def recipient_refusal(reply: Reply) -> Outcome:
     """The same for RCPT. What is said of one recipient, that it is greylisted, say, holds up no other mail."""
     outcome = refusal(reply)

@@ -59,6 +59,8 @@ class Session:
     def __init__(self, wire: Wire, timeouts: Timeouts) -> None:
         self.mails = 0
         """How many it has carried."""
+        self.accepted = 0
+        """How many of them the server took."""
         self.used_at = time.monotonic()
         self.broken = False
         """It carries no more mail."""
@@ -72,8 +74,11 @@ class Session:
     # -- getting in -----------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, login: Login, guard: Guard, timeouts: Timeouts) -> "Session":
-        """Connects, encrypts and authenticates. Raises Unavailable, with the outcome for every mail that waits."""
+    def open(cls, login: Login, guard: Guard, timeouts: Timeouts, source: str | None = None) -> "Session":
+        """Connects, encrypts and authenticates. Raises Unavailable, with the outcome for every mail that waits.
+
+        source: the address of this machine to connect from.
+        """
         try:
             addresses = guard.addresses(login.host, login.port)
         except HostRefused as error:
@@ -81,7 +86,9 @@ class Session:
         except HostNotFound as error:
             raise Unavailable(Outcome(result=Result.TRANSIENT, detail=str(error))) from error
         try:
-            wire = Wire.connect(addresses, login.port, timeout=timeouts.connect, patience=timeouts.command)
+            wire = Wire.connect(
+                addresses, login.port, timeout=timeouts.connect, patience=timeouts.command, source=source
+            )
         except ConnectionLost as error:
             raise Unavailable(Outcome(result=Result.TRANSIENT, detail=str(error))) from error
         session = cls(wire, timeouts)
@@ -175,7 +182,9 @@ class Session:
     def deliver(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
         """Sends them one after the other; one outcome each. After a break the rest is not attempted and transient.
 
-        Raises Stale if the connection had been used before and turns out to be closed before anything happened.
+        Fewer outcomes, for the first of them, if the server has had enough mails on this connection: nothing of the
+        others is sent, and they may go over a new one. Raises Stale if the connection had been used before and turns
+        out to be closed before anything happened.
         """
         outcomes: dict[int, Outcome] = {}
         self._answered = 0
@@ -197,9 +206,20 @@ class Session:
             if self.mails and self._answered == 1:
                 raise Stale from closing
             rest = smtp_replies.refusal(closing.reply)
+            if self.accepted and smtp_replies.ends_connection_only(closing.reply):
+                return self._until_closing(under_way, outcomes, rest)
         self.mails += len(emails)
         self.used_at = time.monotonic()
         return [outcomes.get(index, rest) for index in range(len(emails))]
+
+    def _until_closing(self, under_way: int | None, outcomes: dict[int, Outcome], closing: Outcome) -> list[Outcome]:
+        """The outcomes up to the mail at which the server closed. One whose content it had is not repeated at once."""
+        if under_way is None:
+            return []
+        if self._dot_at is not None:
+            outcomes[under_way] = replace(closing, result=Result.TRANSIENT)
+        done = under_way + 1 if under_way in outcomes else under_way
+        return [outcomes[index] for index in range(done)]
 
     def _in_order(
         self, emails: Sequence[OutboundEmail], outcomes: dict[int, Outcome]
@@ -242,6 +262,7 @@ class Session:
         if 300 <= reply.code < 400:
             raise ConnectionLost(f"an answer out of turn ({reply.code})")
         accepted = reply.code < 300
+        self.accepted += accepted
         outcomes[index] = smtp_replies.acceptance(reply, refused) if accepted else smtp_replies.refusal(reply)
         self._dot_at = None
 

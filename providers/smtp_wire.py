@@ -58,8 +58,14 @@ class Wire:
         self._at = 0
 
     @classmethod
-    def connect(cls, addresses: Sequence[str], port: int, *, timeout: float, patience: float) -> Self:
-        """To the first address that answers; ``timeout`` seconds for all of them together."""
+    def connect(
+        cls, addresses: Sequence[str], port: int, *, timeout: float, patience: float, source: str | None = None
+    ) -> Self:
+        """To the first address that answers; ``timeout`` seconds for all of them together.
+
+        source: the address of this machine to connect from.
+        """
+        own = None if source is None else (source, 0)
         deadline = time.monotonic() + timeout
         reason = "no address to connect to"
         for address in addresses:
@@ -67,7 +73,7 @@ class Wire:
             if left <= 0:
                 break
             try:
-                sock = socket.create_connection((address, port), timeout=left)
+                sock = socket.create_connection((address, port), timeout=left, source_address=own)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 reason = _words(error)

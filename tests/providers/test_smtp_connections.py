@@ -1,8 +1,9 @@
 """SMTP connections: kept, replaced, logged in, encrypted."""
 
+import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ from providers.smtp import Smtp
 from tests.providers.conftest import Certificate
 from tests.providers.samples import mail
 from tests.providers.smtp_samples import account, adapter, results, send_one
+
+
+def every_third(stage: Stage, reply: str) -> Callable[[Stage], Fault | None]:
+    """The faults of a server that says this, and closes, each third time that a dialogue comes to the stage."""
+    passages = itertools.count(1)
+    fault = Fault(stage, Does.REPLY, reply)
+    return lambda at: fault if at is stage and next(passages) % 3 == 0 else None
 
 
 class TestConnections:
@@ -52,6 +60,27 @@ class TestConnections:
         server.fail(enough)
         assert results(provider.send([mail(), mail()])) == ["accepted", "accepted"]
         server.fail(enough, enough)
+        assert results(provider.send([mail(), mail()])) == ["throttled", "throttled"]
+
+    @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA])
+    def test_a_server_that_counts_mails_per_connection_gets_the_rest_over_new_ones(
+        self, server: SmtpEmulator, provider: Smtp, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        emails = [mail() for _ in range(8)]
+        monkeypatch.setattr(server, "next_fault", every_third(stage, "421 4.4.2 enough mails on this connection"))
+        assert results(provider.send(emails)) == ["accepted"] * 8
+        assert server.connections == 4
+        assert server.delivered_once(email.rfc_message_id for email in emails)
+
+    def test_a_421_to_the_content_of_a_mail_leaves_only_that_one_for_later(
+        self, server: SmtpEmulator, provider: Smtp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "next_fault", every_third(Stage.DOT, "421 4.3.2 going down"))
+        assert results(provider.send([mail() for _ in range(5)])) == [*["accepted"] * 2, "transient", *["accepted"] * 2]
+        assert server.connections == 2
+
+    def test_a_421_before_the_first_mail_was_taken_throttles(self, server: SmtpEmulator, provider: Smtp) -> None:
+        server.fail(Fault(Stage.MAIL, Does.REPLY, "421 4.4.2 too many messages"))
         assert results(provider.send([mail(), mail()])) == ["throttled", "throttled"]
 
     def test_one_that_was_idle_for_long_is_asked_first(
