@@ -93,6 +93,16 @@ class GmailCredentials(Credentials):
     """Missing until the mailbox is connected."""
     scope: Line | None = None
     """The scopes that were granted, separated by spaces."""
+    push_service_account: Token | None = None
+    """Whose OIDC token a Pub/Sub push must carry. Without it the token in the hook's URL is enough."""
+    push_audience: Token | None = None
+    """What that token must be made out to."""
+
+    @model_validator(mode="after")
+    def _audience_known(self) -> Self:
+        if (self.push_service_account is None) != (self.push_audience is None):
+            raise ValueError("push_service_account and push_audience go together; give both or neither")
+        return self
 
 
 class Microsoft365Credentials(Credentials):
@@ -177,10 +187,15 @@ def moved_roots(
 
     Whoever changes them there must know the credentials: they would be sent to that host.
     """
-    known = {"base_url": _host_of(base_url) or credentials.get("host"), "auth_url": _host_of(auth_url)}
+    known = {"base_url": host_in_use(base_url, credentials), "auth_url": _host_of(auth_url)}
     moved = [field for field, url in given.items() if url is not None and _host_of(url) != known[field]]
     message = "names another host than before, which would receive the credentials; send them along"
     return [Fault(field, message, "credentials_needed") for field in moved]
+
+
+def host_in_use(base_url: str | None, credentials: Mapping[str, Any]) -> str | None:
+    """The host that receives the credentials; None: the provider's own."""
+    return _host_of(base_url) or credentials.get("host")
 
 
 def _host_of(url: str | None) -> str | None:

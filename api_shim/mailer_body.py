@@ -5,7 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api_shim.text import Domain, Email, Line, Name
+from api_shim.mailer_pools import Pool
+from api_shim.text import Domain, Email, Name
 from models.mailer import OnUncertain
 
 Url = Annotated[str, StringConstraints(max_length=2000, strip_whitespace=True, pattern=r"^[\x21-\x7e]+$")]
@@ -44,7 +45,7 @@ class MailerChange(BaseModel):
     on_uncertain: OnUncertain = OnUncertain.HOLD
     user_id: UUID | None = None
     fallback_id: UUID | None = None
-    ip_pools: Annotated[dict[Name, Line], Field(max_length=100)] = {}
+    ip_pools: Annotated[dict[Name, Pool], Field(max_length=100)] = {}
     tracking_domain: Url | None = None
 
     def columns(self) -> dict[str, Any]:

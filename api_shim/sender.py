@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
+from api_shim.credentials import SMTP_PROVIDERS
 from api_shim.entities import Known
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
@@ -109,7 +110,7 @@ def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
 
 
 def pool_of(mailer: Mailer, name: str) -> str:
-    """The provider's own name of an IP pool; empty for its default routing.
+    """The IP pool as the mailer's adapter knows it: by the provider's own name, with SMTP by ours; empty for none.
 
     A mailer without `ip_pools` passes names on as they are. Raises VALIDATION_ERROR for one that its list lacks.
     """
@@ -119,7 +120,7 @@ def pool_of(mailer: Mailer, name: str) -> str:
         known = ", ".join(sorted(mailer.ip_pools))
         fault = Fault("settings.ip_pool", f"settings.ip_pool is not a pool of mailer {mailer.id}, which has {known}.")
         raise ApiError("VALIDATION_ERROR", faults=[fault])
-    return str(mailer.ip_pools[name])
+    return name if mailer.provider in SMTP_PROVIDERS else str(mailer.ip_pools[name])
 
 
 def _allowed(mailer: Mailer, submission: Submission) -> Address:

@@ -58,6 +58,8 @@ class Mailer(Base):
     on_uncertain: Mapped[str] = mapped_column(server_default=OnUncertain.HOLD)
     fallback_id: Mapped[UUID | None]
     ip_pools: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    """Name in ``settings.ip_pool`` -> the provider's own name; with SMTP a list of ``{"source" | "host", "port",
+    "weight"}``."""
     tracking_domain: Mapped[str | None]
     is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
     hook_token: Mapped[str] = mapped_column(unique=True)

@@ -84,7 +84,7 @@ class Providers:
         return None if row is None else OpenMailer(row, self._adapter(row))
 
     def _adapter(self, row: Any) -> Provider:
-        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"))
+        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)
         with self._lock:
             known = self._open.get(row.id)
             if known is not None and known[0] == version:
@@ -108,6 +108,7 @@ class Providers:
             base_url=row.base_url,
             auth_url=row.auth_url,
             connections=row.caps.get("connections") or adapter(row.provider).default_caps.get("connections", 4),
+            ip_pools=row.ip_pools,
             guard=self._settings.mailer_guard,
             keeper=StoredCredentials(self._engine, self._vault, row.id, mailer_purpose(row.id)),
         )

@@ -16,6 +16,7 @@ from api_shim.credentials import (
     CREDENTIALS,
     HTTP_PORTS,
     awaits_connection,
+    host_in_use,
     moved_roots,
     read_credentials,
     refused_hosts,
@@ -25,6 +26,7 @@ from api_shim.credentials import (
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.http import SessionDep, caller_with, services
 from api_shim.mailer_body import Caps, MailerChange, MailerNew
+from api_shim.mailer_pools import refused_relays, relays, unfit_pools, unproven_relays
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from models.access import User, Workspace
 from models.base import uuid7
@@ -185,15 +187,21 @@ def _checked(
     credentials, faults = read_credentials(row.provider, body.credentials) if "credentials" in given else (None, [])
     base_url = body.base_url if "base_url" in given else row.base_url
     faults += _written_badly(body, row)
+    pools = body.columns().get("ip_pools", {})
+    faults += unfit_pools(row.provider, pools)
     if not faults and given & {"base_url", "auth_url", "credentials"}:
         held = credentials if credentials is not None else _held_credentials(request, row)
         faults += root_faults(row.provider, base_url, body.auth_url, held.get("host"))
         if credentials is None:
             faults += moved_roots(body.model_dump(include=ROOTS & given), row.base_url, row.auth_url, held)
+    if not faults and pools and credentials is None:
+        held = _held_credentials(request, row)
+        faults += unproven_relays(pools, row.ip_pools, held, host_in_use(row.base_url, held))
     if not faults:
         session.commit()  # names are looked up next: no connection is kept from others meanwhile
         guard = services(request).settings.mailer_guard
         faults += refused_hosts(guard, body.base_url, body.auth_url, credentials or {})
+        faults += refused_relays(guard, list(relays(pools)))
     missing = _missing(session, caller, body)
     if faults or missing:
         raise ApiError("VALIDATION_ERROR", faults=faults, missing=missing)
