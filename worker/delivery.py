@@ -25,6 +25,7 @@ from worker.faults import faultpoint
 from worker.halt import STOPS_MAILER, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
+from worker.meter import count_call
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts, too_early
 from worker.retry import Backoff
 from worker.runtime import Runtime
@@ -152,6 +153,7 @@ class Delivery:
             can_ask=type(self._provider).lookup is not Provider.lookup,
             settle_seconds=self._provider.settle_seconds,
             on_uncertain=self.mailer.on_uncertain,
+            retry_for=self.runtime.settings.retry_for,
         )
 
     def _ask(self, uncertain: Sequence[Held], started: float) -> Sequence[Held]:
@@ -232,6 +234,7 @@ class Delivery:
             return
         self.attempted += len(begun)
         faultpoint("sending")
+        started = time.monotonic()
         try:
             outcomes = self._provider.send([email for _, email in begun])
         except Exception as error:
@@ -241,6 +244,7 @@ class Delivery:
                 begun
             )
         faultpoint("sent")
+        count_call(self.runtime.meter, self._provider.name, outcomes, time.monotonic() - started)
         if self.mailer.fallback_id is not None:
             self.runtime.circuits.note(self.mailer.id, [outcome.result for outcome in outcomes])
         policy = self._policy

@@ -36,6 +36,9 @@ MOVED = "moved"
 FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_thread_id", "outcomes", "reason")
 """Fields of a verdict with a provider's own words in them, which may hold what PostgreSQL does not take."""
 
+PUT_OFF = (Result.THROTTLED, Result.TRANSIENT, Result.ACCEPTED)
+"""Outcomes of attempts that left somebody for a later one. Refused credentials wait for a person, however long."""
+
 DECIDED = (Result.ACCEPTED, Result.PERMANENT)
 """Results after which a recipient is never tried again."""
 
@@ -50,6 +53,8 @@ class Policy:
     """The provider can be asked what became of a mail."""
     settle_seconds: float
     on_uncertain: str
+    retry_for: timedelta = timedelta(days=3)
+    """How long a mail that is always put off is tried again."""
 
 
 class Verdict(NamedTuple):
@@ -121,6 +126,9 @@ def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, pol
         return verdict._replace(state=State.UNCERTAIN, due_at=due_at, reason=reason)
     if Result.CREDENTIALS in results:
         return verdict._replace(state=State.QUEUED, due_at=policy.now, reason=reason)
+    since = _put_off_since(message, policy.now)
+    if policy.now - since >= policy.retry_for:
+        return verdict._replace(reason=f"given up: put off again and again since {since.isoformat()}: {reason}")
     if Result.THROTTLED in results:
         due_at = policy.now + timedelta(seconds=pause(max(waits, default=None)))
         return verdict._replace(state=State.QUEUED, due_at=due_at, reason=reason)
@@ -208,6 +216,13 @@ def ended(message: Held, state: State, reason: str) -> Verdict:
 def _since_retry(message: Held) -> Sequence[Mapping[str, Any]]:
     retries = [number for number, attempt in enumerate(message.attempts, 1) if attempt["outcome"] in (RETRIED, MOVED)]
     return message.attempts[retries[-1] :] if retries else message.attempts
+
+
+def _put_off_since(message: Held, now: datetime) -> datetime:
+    """When it was first put off, since a person last had it sent again."""
+    times = (attempt["at"] for attempt in _since_retry(message) if attempt["outcome"] in PUT_OFF)
+    first = next(times, "")
+    return datetime.fromisoformat(first) if first else now
 
 
 def _finished_state(outcomes: Mapping[str, Any]) -> State:

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """How long a claim holds. Longer than any one provider call may take."""
     retry_seconds: str = "5,30,120,600,1800,7200,14400,28800"
     """Waits before the 2nd, 3rd, ... attempt after a transient failure; when used up, the message fails."""
+    retry_days: float = Field(default=3.0, gt=0, le=365)
+    """How long a mail is tried again that its provider only puts off, throttling included; then it fails."""
     webhook_retry_seconds: str = "5,300,1800,7200,18000,36000,36000"
     """Waits after the 1st, 2nd, ... failed try of a webhook; used up, the delivery is dead."""
     webhook_timeout_seconds: float = 15.0
@@ -107,6 +109,10 @@ class Settings(BaseSettings):
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
         return tuple(float(part) for part in self.retry_seconds.split(","))
+
+    @cached_property
+    def retry_for(self) -> timedelta:
+        return timedelta(days=self.retry_days)
 
     @cached_property
     def webhook_retry_delays(self) -> tuple[float, ...]:

@@ -89,6 +89,27 @@ def test_being_throttled_never_uses_up_the_attempts() -> None:
     assert seconds_until(verdict) == THROTTLED_SECONDS
 
 
+@pytest.mark.parametrize("result", [Result.THROTTLED, Result.TRANSIENT])
+@pytest.mark.parametrize(("hours", "state"), [(71, State.QUEUED), (73, State.FAILED)])
+def test_a_mail_that_is_always_put_off_is_given_up_after_three_days(result: Result, hours: int, state: State) -> None:
+    since = NOW - timedelta(hours=hours)
+    earlier = ({"outcome": "throttled", "at": since.isoformat(), "detail": ""},)
+    verdict = judge(held(attempts=earlier), outcome(result), POLICY)
+    assert verdict.state is state
+    if state is State.FAILED:
+        assert verdict.due_at is None
+        assert since.isoformat() in (verdict.reason or "")
+        assert f"said {result.value}" in (verdict.reason or "")
+
+
+def test_a_retry_by_hand_and_a_wait_for_credentials_do_not_count_as_being_put_off() -> None:
+    long_ago = (NOW - timedelta(days=9)).isoformat()
+    retried = ({"outcome": "throttled", "at": long_ago}, {"outcome": "retried", "at": long_ago})
+    refused = ({"outcome": "credentials", "at": long_ago},)
+    for earlier in (retried, refused):
+        assert judge(held(attempts=earlier), outcome(Result.THROTTLED), POLICY).state is State.QUEUED
+
+
 def test_retry_after_of_the_provider_wins_over_the_backoff() -> None:
     assert seconds_until(judge(held(), outcome(Result.THROTTLED, retry_after=7.0), POLICY)) == 7
     assert seconds_until(judge(held(), outcome(Result.TRANSIENT, retry_after=500.0), POLICY)) == 500
