@@ -137,7 +137,9 @@ CHUNK = 100_000
 _MANY = text("""
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email, recipient_email,
         recipients, cc, provider, mailer_id, rfc_message_id, thread_id, contact_id, deal_id, customer_id, campaign_id, finished_at)
-    select gen_random_uuid(), :workspace_id, case when i % 10 = 0 then gen_random_uuid() else :bulk end, 0,
+    select cast(lpad(to_hex(cast(1000 * extract(epoch from date_trunc('month', now()) + i * interval '3 seconds') as bigint)), 12, '0')
+                || substr(replace(gen_random_uuid()::text, '-', ''), 13) as uuid),
+           :workspace_id, case when i % 10 = 0 then gen_random_uuid() else :bulk end, 0,
            case when i % 500 = 0 then 'reply' when i % 100 = 0 then 'shared' when i % 10 = 0 then 'single' else 'campaign' end,
            case when i % 1000 = 0 then 'failed' when i % 2 = 0 then 'sent' else 'delivered' end, 'Offer', 'hello@mail.test',
            'u' || i || '@example.com',
@@ -153,7 +155,7 @@ _MANY = text("""
 
 @pytest.fixture(scope="module")
 def crowd(app_services: Services) -> Tenant:
-    """A workspace with many rows, most of them of one big campaign."""
+    """A workspace with many rows in parts of two months, most of them of one big campaign."""
     tenant = new_tenant(app_services)
     parameters = {"workspace_id": tenant.workspace_id, "bulk": ENTITY, "contact": ENTITY}
     with app_services.engine.connect() as connection:
@@ -203,5 +205,6 @@ def test_no_filter_reads_more_than_a_fraction_of_the_log(
     assert answer.status_code == 200
     (plan,) = plans
     used = list(nodes(plan["Plan"]))
-    assert "Seq Scan" not in {node["Node Type"] for node in used}
+    scanned = [node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in used if node["Node Type"] == "Seq Scan"]
+    assert max(scanned, default=0) == 0, "a month that holds something was read from one end to the other"
     assert max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in used) <= ROWS / 50, plan
