@@ -3,7 +3,21 @@
 Importing this package registers every table on ``Base.metadata``.
 """
 
-from models import access, blob, crm, event, idempotency, mailer, message, metric, record, template, webhook, worker
+from models import (
+    access,
+    blob,
+    crm,
+    event,
+    idempotency,
+    mailbox,
+    mailer,
+    message,
+    metric,
+    record,
+    template,
+    webhook,
+    worker,
+)
 from models.base import Base
 
 __all__ = [
@@ -13,6 +27,7 @@ __all__ = [
     "crm",
     "event",
     "idempotency",
+    "mailbox",
     "mailer",
     "message",
     "metric",

@@ -1,6 +1,7 @@
 """Gmail and Google Workspace mailboxes through the Gmail API (https://developers.google.com/workspace/gmail/api).
 
-Credentials: ``client_id``, ``client_secret``, ``refresh_token``; optional ``scope``, the granted scopes.
+Credentials: ``client_id``, ``client_secret``, ``refresh_token``; optional ``scope``, the granted scopes, and
+``push_service_account`` with ``push_audience``, what the token of a Pub/Sub push must say.
 
 A mail is made a draft first and the draft is sent: after a lost answer the draft that is still there proves that
 nothing was sent, and sending it again can succeed only once. An outcome after the draft names it
@@ -22,7 +23,6 @@ from uuid import UUID
 
 from providers.base import (
     Account,
-    BadSignature,
     Form,
     HookRequest,
     Lookup,
@@ -33,6 +33,8 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.gmail_inbox import GmailInbox
+from providers.gmail_push import PushGate
 from providers.gmail_recipients import REF_HEADER, addressed
 from providers.gmail_service import CallFailed, GmailService
 
@@ -75,6 +77,7 @@ class Gmail(Provider):
     def __init__(self, account: Account) -> None:
         super().__init__(account)
         self._service = GmailService(account)
+        self._gate = PushGate(account)
         self._doubtful: deque[str] = deque(maxlen=1000)
         """References of mails whose draft was asked for without an answer: it may exist under an id we never saw."""
         self._readable = True
@@ -271,13 +274,17 @@ class Gmail(Provider):
                 return error.outcome
         return Outcome(result=Result.ACCEPTED, detail="Google accepts the credentials")
 
-    def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:  # noqa: ARG002
-        """Always raises BadSignature: Gmail calls no webhooks."""
-        raise BadSignature("gmail has no webhooks")
+    def inbox(self) -> GmailInbox:
+        return GmailInbox(self._service)
+
+    def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
+        """Notices of new mail, as Pub/Sub pushes them. Raises BadSignature."""
+        return self._gate.notices(request)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True)
         self._service.close()
+        self._gate.close()
 
 
 def _refusal(email: OutboundEmail) -> str | None:

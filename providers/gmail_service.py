@@ -19,7 +19,7 @@ from googleapiclient.errors import Error, HttpError
 from googleapiclient.http import HttpRequest
 
 from providers.base import Account, Outcome, Result
-from providers.http import Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
+from providers.http import MAX_ANSWER_BYTES, Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
 from providers.oauth import AccessTokens
 from providers.tokens import TokenError
 
@@ -79,16 +79,17 @@ class CallFailed(Exception):
 class _SingleShot:
     """What the library takes for httplib2: one request of our session per call."""
 
-    def __init__(self, api: Api, token: str) -> None:
+    def __init__(self, api: Api, token: str, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._api = api
         self._token = token
+        self._max_bytes = max_bytes
 
     def request(
         self, uri: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
     ) -> tuple[httplib2.Response, bytes]:
         self._api.check_root()
         given = {**(headers or {}), "authorization": f"Bearer {self._token}"}
-        answer = self._api.session.request(method, uri, data=body, headers=given)
+        answer = self._api.session.request(method, uri, data=body, headers=given, max_bytes=self._max_bytes)
         info = {name.lower(): value for name, value in answer.headers.items()} | {"status": str(answer.status_code)}
         response = httplib2.Response(info)
         response.reason = answer.reason
@@ -114,25 +115,25 @@ class GmailService:
     def users(self) -> Any:
         return self._service.users()
 
-    def call(self, request: HttpRequest) -> dict[str, Any]:
-        """Runs a request of the library. Raises CallFailed.
+    def call(self, request: HttpRequest, *, max_bytes: int = MAX_ANSWER_BYTES) -> dict[str, Any]:
+        """Runs a request of the library, whose answer is of up to ``max_bytes``. Raises CallFailed.
 
         A 401 is an answer to the token, not to the mail: the token is renewed once and the request made again.
         """
         try:
             token = self.tokens.get().access_token
             try:
-                return self._run(request, token)
+                return self._run(request, token, max_bytes)
             except CallFailed as error:
                 if error.status != 401:
                     raise
-            return self._run(request, self.tokens.get(stale=token).access_token)
+            return self._run(request, self.tokens.get(stale=token).access_token, max_bytes)
         except TokenError as error:
             raise CallFailed(error.outcome) from error
 
-    def _run(self, request: HttpRequest, token: str) -> dict[str, Any]:
+    def _run(self, request: HttpRequest, token: str, max_bytes: int) -> dict[str, Any]:
         try:
-            result = request.execute(http=_SingleShot(self.api, token))
+            result = request.execute(http=_SingleShot(self.api, token, max_bytes))
         except (NotSent, NoAnswer) as error:
             raise CallFailed(outcome_of(error)) from error
         except HttpError as error:

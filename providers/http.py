@@ -153,7 +153,8 @@ def _inner(error: BaseException) -> BaseException | None:
 class Session(requests.Session):
     """A `requests.Session` that keeps the promises of this module. For one thread at a time.
 
-    Every call raises NotSent or NoAnswer and returns a response whose body is already read, at most `MAX_ANSWER_BYTES`.
+    Every call raises NotSent or NoAnswer and returns a response whose body is already read, at most `MAX_ANSWER_BYTES`
+    unless more is asked for.
     Timeouts, redirects and streaming asked for by the caller are overruled.
     """
 
@@ -170,6 +171,8 @@ class Session(requests.Session):
         """No redirect is followed, nor is the body of one read without a bound."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """As `requests.Session.request`; ``max_bytes`` bounds the answer's body instead of MAX_ANSWER_BYTES."""
+        max_bytes = kwargs.pop("max_bytes", MAX_ANSWER_BYTES)
         kwargs |= {
             "allow_redirects": False,
             "stream": True,
@@ -179,7 +182,7 @@ class Session(requests.Session):
             token = current.set(exchange)
             try:
                 response = super().request(*args, **kwargs)
-                response.raw = io.BytesIO(_read(response))
+                response.raw = io.BytesIO(_read(response, max_bytes))
                 if exchange.expired:
                     raise TimeoutError  # a body that ends with the connection looks whole when the valve is shut
             except _FAULTS as error:
@@ -189,14 +192,14 @@ class Session(requests.Session):
         return response
 
 
-def _read(response: requests.Response) -> bytes:
+def _read(response: requests.Response, max_bytes: int) -> bytes:
     """The whole body, decoded. Raises NoAnswer beyond the bound, a urllib3 error if it is cut."""
     with contextlib.closing(response.raw) as raw:
         body = bytearray()
         for chunk in _chunks(raw):
             body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise NoAnswer(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+            if len(body) > max_bytes:
+                raise NoAnswer(f"the answer is larger than {max_bytes} bytes")
         return bytes(body)
 
 
@@ -238,6 +241,7 @@ class Api:
         data: Any = None,
         files: Any = None,
         params: Any = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """One request; ``json``, ``data``, ``files``, ``params`` are those of `requests`. Raises NotSent, NoAnswer."""
         self.check_root()
@@ -249,6 +253,7 @@ class Api:
             data=data,
             files=files,
             params=params,
+            max_bytes=max_bytes,
         )
         return Answer(status=response.status_code, headers=response.headers, body=response.content)
 

@@ -25,6 +25,7 @@ from providers.base import (
 )
 from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of, retry_after
 from providers.mailgun_hooks import hook_events, message_id_of, ref_of
+from providers.mailgun_inbox import MailgunInbox
 
 ROOT = "https://api.mailgun.net"
 """The US region; ``https://api.eu.mailgun.net`` is set as the account's base_url."""
@@ -110,6 +111,9 @@ class Mailgun(Provider):
             return outcome_of(error)
         known = answer.status == 200 and isinstance(answer.json(), dict)
         return Outcome(result=Result.ACCEPTED, detail="the domain is known") if known else _refused(answer)
+
+    def inbox(self) -> MailgunInbox:
+        return MailgunInbox(self.account, self._api.root, self._headers)
 
     def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
         return hook_events(request, str(self.account.credentials.get("signing_key") or ""))

@@ -1,4 +1,4 @@
-"""What Mailgun's webhooks report, one signed event a call."""
+"""What Mailgun's webhooks report, one signed event a call, and the mail that its routes bring."""
 
 import hashlib
 import hmac
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from providers.base import BadSignature, HookRequest, ProviderEvent
+from providers.mailgun_inbox import is_form, read_form, received
 
 EVENTS: dict[tuple[str, str | None], str] = {
     ("accepted", None): "accepted",
@@ -21,7 +22,7 @@ EVENTS: dict[tuple[str, str | None], str] = {
     ("unsubscribed", None): "unsubscribed",
     ("complained", None): "complained",
 }
-"""Event and severity -> our word. Others (``stored``, list uploads) say nothing about a mail."""
+"""Event and severity -> our word. Others (list uploads) say nothing about a mail; ``stored`` brings one."""
 
 BOUNCE_CLASSES = {
     "bounce": "hard",
@@ -48,6 +49,8 @@ def hook_events(request: HookRequest, signing_key: str) -> list[ProviderEvent]:
 
     The signature covers timestamp and token but no body, so a token counts for one body only.
     """
+    if is_form(request):
+        return [_routed(request, signing_key)]
     try:
         payload = json.loads(request.body)
         signature, data = payload["signature"], payload["event-data"]
@@ -60,6 +63,17 @@ def hook_events(request: HookRequest, signing_key: str) -> list[ProviderEvent]:
     # An id is unique within a day only.
     event = _event(data, at, natural_key=f"mailgun:{identity}:{at:%Y%m%d}")
     return [event] if event else []
+
+
+def _routed(request: HookRequest, signing_key: str) -> ProviderEvent:
+    try:
+        form = read_form(request)
+        timestamp, token, signed = (form.fields[name] for name in ("timestamp", "token", "signature"))
+        check_signature(signing_key, timestamp, token, signed)
+        _spend(token, form.digest())
+        return received(form)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise BadSignature("the call is no signed mail of a Mailgun route") from None
 
 
 def ref_of(data: Mapping[str, Any]) -> str | None:
@@ -96,6 +110,8 @@ def _spend(token: str, data: object) -> None:
 
 def _event(data: Mapping[str, Any], at: datetime, *, natural_key: str) -> ProviderEvent | None:
     name = str(data.get("event"))
+    if name == "stored":
+        return _stored(data, at, natural_key)
     kind = EVENTS.get((name, data.get("severity"))) or EVENTS.get((name, None))
     if kind is None:
         return None
@@ -109,6 +125,17 @@ def _event(data: Mapping[str, Any], at: datetime, *, natural_key: str) -> Provid
         rfc_message_id=message_id,
         recipient=data.get("recipient"),
         data=_particulars(data),
+    )
+
+
+def _stored(data: Mapping[str, Any], at: datetime, natural_key: str) -> ProviderEvent | None:
+    """A mail that came in and that a route keeps."""
+    url = (data.get("storage") or {}).get("url")
+    locator = url[0] if isinstance(url, list) and url else url
+    if not isinstance(locator, str):
+        return None
+    return ProviderEvent(
+        type="received", at=at, natural_key=natural_key, rfc_message_id=message_id_of(data), locator=locator
     )
 
 

@@ -10,18 +10,15 @@ that comes back with it as ``draft_id`` has that draft sent, not another. 202 is
 
 import hashlib
 import hmac
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from providers.base import (
     Account,
-    BadSignature,
     File,
     Form,
     HookRequest,
@@ -35,6 +32,7 @@ from providers.base import (
 )
 from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of
 from providers.microsoft365_errors import harmless, refused
+from providers.microsoft365_inbox import Microsoft365Inbox, notices
 from providers.microsoft365_message import (
     REF_PROPERTY,
     SESSION_BYTES,
@@ -197,18 +195,12 @@ class Microsoft365(Provider):
             return stop.outcome
         return Outcome(result=Result.ACCEPTED, detail="the mailbox can be reached")
 
+    def inbox(self) -> Microsoft365Inbox:
+        return Microsoft365Inbox(self._graph, self.client_state)
+
     def parse_events(self, request: HookRequest) -> Sequence[ProviderEvent]:
-        """Reads change notifications. Graph reports new mail only, by id; lifecycle notices have no event."""
-        try:
-            notices = list(json.loads(request.body)["value"])
-            states = [str(notice["clientState"]) for notice in notices]
-        except (ValueError, KeyError, TypeError):
-            raise BadSignature("the call is no change notification") from None
-        expected = self.client_state.encode()
-        genuine = [hmac.compare_digest(state.encode(errors="replace"), expected) for state in states]
-        if not all(genuine):
-            raise BadSignature("the clientState is not ours")
-        return [_received(notice) for notice in notices if notice.get("changeType") == "created"]
+        """Reads change notifications, which bring mail by its id only, and lifecycle notices."""
+        return notices(request, self.client_state)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -237,14 +229,14 @@ class Microsoft365(Provider):
         except (TokenError, NotSent, NoAnswer) as error:
             raise _Stopped(_failed(error)) from error
 
-    def _graph(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Answer:
+    def _graph(self, method: str, path: str, **arguments: Any) -> Answer:
         """One request; a second one only where Graph refused the first for an access token that had aged."""
         token = self._tokens.get()
-        answer = self._api.call(method, path, headers=_headers(token), json=json, params=params)
+        answer = self._api.call(method, path, headers=_headers(token), **arguments)
         if answer.status != 401:
             return answer
         token = self._tokens.get(instead_of=token)
-        return self._api.call(method, path, headers=_headers(token), json=json, params=params)
+        return self._api.call(method, path, headers=_headers(token), **arguments)
 
 
 def validation_token(request: HookRequest) -> str | None:
@@ -301,15 +293,3 @@ def _named(outcome: Outcome, state: _State | None, email: OutboundEmail) -> Outc
 
 def _failed(error: TokenError | NotSent | NoAnswer) -> Outcome:
     return error.outcome if isinstance(error, TokenError) else harmless(outcome_of(error))
-
-
-def _received(notice: Mapping[str, Any]) -> ProviderEvent:
-    """New mail in a watched folder. ``data``: resource, the path under Graph's root at which it is read."""
-    message = str((notice.get("resourceData") or {}).get("id") or notice.get("resource"))
-    return ProviderEvent(
-        type="received",
-        at=datetime.now(UTC),
-        natural_key=f"microsoft365:{notice.get('subscriptionId')}:{message}",
-        provider_message_id=message,
-        data={"resource": notice.get("resource"), "subscription_id": notice.get("subscriptionId")},
-    )

@@ -10,6 +10,7 @@ import pytest
 from providers.base import BadSignature, HookRequest, Lookup, Mailbox, NotKept, OutboundEmail, Result
 from providers.emulators.http import Fault, Reply
 from providers.emulators.microsoft365 import Mail, Microsoft365Emulator, oauth_error
+from providers.inbox import SOMEWHERE
 from providers.microsoft365 import Microsoft365, validation_token
 from providers.microsoft365_message import INTERNET_HEADERS, REF_PROPERTY
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, fields, file, mail
@@ -492,13 +493,17 @@ def test_a_notification_is_a_received_mail(microsoft: Microsoft365Emulator, adap
     [hook] = microsoft.hooks
     [event] = adapter.parse_events(notification(hook.body))
     assert (event.type, event.provider_message_id) == ("received", "AAMk1")
-    assert event.data["resource"] == "Users/u-1/Messages/AAMk1"
+    assert event.locator == "AAMk1"
     assert adapter.parse_events(notification(hook.body))[0].natural_key == event.natural_key
 
 
-def test_a_lifecycle_notice_has_no_event(adapter: Microsoft365) -> None:
-    notice = {"clientState": adapter.client_state, "lifecycleEvent": "missed", "subscriptionId": "s-1"}
-    assert adapter.parse_events(notification(json.dumps({"value": [notice]}).encode())) == []
+@pytest.mark.parametrize(
+    ("lifecycle", "renews"), [("missed", False), ("subscriptionRemoved", True), ("reauthorizationRequired", True)]
+)
+def test_a_lifecycle_notice_asks_to_look_for_oneself(adapter: Microsoft365, lifecycle: str, renews: bool) -> None:
+    notice = {"clientState": adapter.client_state, "lifecycleEvent": lifecycle, "subscriptionId": "s-1"}
+    [event] = adapter.parse_events(notification(json.dumps({"value": [notice]}).encode()))
+    assert (event.type, event.locator, bool(event.data.get("renew"))) == ("received", SOMEWHERE, renews)
 
 
 def test_a_notification_without_our_state_is_refused(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
