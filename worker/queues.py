@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from models.message import Priority
 from worker.bell import FOLLOWUP_QUEUE, QUEUES, SEND_QUEUES, WEBHOOK_QUEUE
 from worker.heartbeat import SILENT_SECONDS
+from worker.standstill import paused
 
 RATE_SECONDS = 10
 """Rates are averages over so long."""
@@ -18,6 +19,9 @@ _WAITING = text("""
     select priority,
            count(*) filter (where state = 'queued' and due_at <= clock_timestamp()) as ready,
            count(*) filter (where state = 'queued' and due_at > clock_timestamp()) as scheduled,
+           count(*) filter (where state = 'queued' and tries > 0
+                            and due_at > clock_timestamp() and due_at < '9999-01-01') as retry_waiting,
+           count(*) filter (where state = 'queued' and due_at >= '9999-01-01') as parked,
            count(*) filter (where state = 'uncertain') as uncertain,
            extract(epoch from clock_timestamp() - min(due_at) filter (where state = 'queued')) as oldest_age
     from message where due_at is not null group by priority
@@ -41,6 +45,8 @@ _SEND_RATES = text("""
 _FOLLOWUP = text("""
     select coalesce(sum(cardinality(message_ids)) filter (where due_at <= clock_timestamp()), 0) as ready,
            coalesce(sum(cardinality(message_ids)) filter (where due_at > clock_timestamp()), 0) as scheduled,
+           coalesce(sum(cardinality(message_ids)) filter (where due_at > clock_timestamp() and tries > 0), 0)
+               as retry_waiting,
            coalesce(sum(cardinality(message_ids)) filter (where tries > 0), 0) as failed,
            extract(epoch from clock_timestamp() - min(created_at)) as oldest_age,
            (select count(*) from email_log where finished_at > clock_timestamp() - :window) as came,
@@ -50,6 +56,7 @@ _FOLLOWUP = text("""
 _WEBHOOKS = text("""
     select count(*) filter (where due_at <= clock_timestamp()) as ready,
            count(*) filter (where due_at > clock_timestamp()) as scheduled,
+           count(*) filter (where due_at > clock_timestamp() and tries > 0) as retry_waiting,
            extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp()))
                as oldest_age,
            (select count(*) from webhook_delivery where state = 'dead') as failed,
@@ -62,13 +69,14 @@ _WORKERS = text("""
     where seen_at > clock_timestamp() - :silent group by queue
 """)
 
+COUNTS = ("ready", "scheduled", "retry_waiting", "parked", "in_flight", "uncertain", "failed")
+"""What is counted. Of the scheduled, retry_waiting have failed before and parked wait for their campaign."""
+
 Depths = dict[str, dict[str, Any]]
 
 
 def queue_depths(db: Connection | Session) -> Depths:
-    """For each queue: ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds, in_ and out_per_second,
-    workers.
-    """
+    """For each queue: every count of `COUNTS`, oldest_age_seconds, in_ and out_per_second, workers, paused."""
     window = {"window": timedelta(seconds=RATE_SECONDS)}
     depths: Depths = {queue: _empty() for queue in QUEUES}
     for statement in (_WAITING, _IN_HAND, _FAILED):
@@ -78,19 +86,27 @@ def queue_depths(db: Connection | Session) -> Depths:
         _add(depths[SEND_QUEUES[Priority(row.priority)]], row._mapping)
     _add(depths[FOLLOWUP_QUEUE], db.execute(_FOLLOWUP, window).one()._mapping)
     _add(depths[WEBHOOK_QUEUE], db.execute(_WEBHOOKS, window).one()._mapping)
-    for row in db.execute(_WORKERS, {"silent": timedelta(seconds=SILENT_SECONDS)}):
-        if row.queue in depths:
-            depths[row.queue]["workers"] = row.workers
+    for queue, workers in workers_of(db).items():
+        depths[queue]["workers"] = workers
+    for queue in paused(db):
+        depths[queue]["paused"] = True
     return depths
 
 
+def workers_of(db: Connection | Session) -> dict[str, int]:
+    """How many workers of each queue were heard of lately; a queue without any is missing."""
+    rows = db.execute(_WORKERS, {"silent": timedelta(seconds=SILENT_SECONDS)})
+    return {row.queue: row.workers for row in rows if row.queue in QUEUES}
+
+
 def _empty() -> dict[str, Any]:
-    counts = dict.fromkeys(("ready", "scheduled", "in_flight", "uncertain", "failed"), 0)
-    return counts | {"oldest_age_seconds": 0.0, "in_per_second": 0.0, "out_per_second": 0.0, "workers": 0}
+    counts: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+    rates = {"oldest_age_seconds": 0.0, "in_per_second": 0.0, "out_per_second": 0.0}
+    return counts | rates | {"workers": 0, "paused": False}
 
 
 def _add(depth: dict[str, Any], row: Any) -> None:
-    for name in ("ready", "scheduled", "in_flight", "uncertain", "failed"):
+    for name in COUNTS:
         depth[name] += int(row.get(name, 0))
     if "oldest_age" in row:
         depth["oldest_age_seconds"] = max(0.0, round(float(row["oldest_age"] or 0), 3))

@@ -49,6 +49,7 @@ PLACES: Mapping[str, str] = {
     "/campaigns/{id}": "campaign",
     "/templates/{id}": "template",
     "/templates/{id}/versions/{version}": "version",
+    "/ops/queues/{queue}": "queue",
 }
 """Path up to a parameter -> what the parameter names."""
 
@@ -187,7 +188,7 @@ class World:
 
     def ids(self) -> set[str]:
         """What nobody else may ever see."""
-        return set(self._ids.values()) - {self["version"]}
+        return set(self._ids.values()) - {self["version"], self["queue"]}
 
     def _made(self, name: str, method: str, path: str, body: Any, *, key: str = "id", **headers: str) -> Json:
         answer = self.client.request(method, f"/v1{path}", json=body, headers=headers)
@@ -231,7 +232,7 @@ class World:
             {"from_email_handle": "team", "from_name": "Team", "staff_email": "team@example.com"},
         )
         self._made("template", "POST", "/templates", {"name": "offer", "subject": "Offer", "html": "<p>Offer</p>"})
-        self._ids["version"] = "1"
+        self._ids |= {"version": "1", "queue": "send.normal"}
         hook = {"url": "http://127.0.0.1:8443/hook", "events": ["*"]}
         self._made("endpoint", "POST", "/webhook-endpoints", hook)
         campaign = f"autumn-{uuid4().hex[:8]}"
