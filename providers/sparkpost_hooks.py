@@ -108,10 +108,9 @@ def _event(body: Mapping[str, Any]) -> ProviderEvent:
 def _received(body: Mapping[str, Any]) -> ProviderEvent:
     """An inbound mail. ``data``: raw (the whole mail), envelope_from. It has no id: the mail itself is its identity."""
     content = body["content"]
-    raw = str(content["email_rfc822"])
-    if content.get("email_rfc822_is_base64"):
-        raw = base64.b64decode(raw).decode(errors="replace")
-    digest = hashlib.sha256(f"{body.get('rcpt_to')}\n{raw}".encode()).hexdigest()
+    written = str(content["email_rfc822"])
+    raw = base64.b64decode(written) if content.get("email_rfc822_is_base64") else written.encode(errors="replace")
+    digest = hashlib.sha256(f"{body.get('rcpt_to')}\n".encode(errors="replace") + raw).hexdigest()
     return ProviderEvent(
         type="received",
         at=datetime.now(UTC),

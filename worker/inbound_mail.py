@@ -96,7 +96,10 @@ def _from_fields(event: ProviderEvent) -> InboundMail:
 
 
 def _from_raw(event: ProviderEvent) -> InboundMail:
-    message = message_from_bytes(str(event.data["raw"]).encode("utf-8", "replace"), policy=policy.default)
+    raw = event.data["raw"]
+    message = message_from_bytes(
+        raw if isinstance(raw, bytes) else str(raw).encode("utf-8", "replace"), policy=policy.default
+    )
     assert isinstance(message, EmailMessage)  # noqa: S101 -- the policy makes no other
     headers = {name: value for name in _READ if (value := _header(message, name))}
     name, address = next(iter(getaddresses([headers.get("from", "")])), ("", ""))

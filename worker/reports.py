@@ -5,8 +5,8 @@ the rows of the reports go too. Everything may be repeated. An event may come be
 about, so what finds no mail waits, up to a day.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -50,6 +50,23 @@ class Report:
     created_at: datetime
     tries: int
     events: Sequence[ProviderEvent]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawMail:
+    """A mail that came in by a way of our own: fetched from a mailbox, or handed to us by a mail server."""
+
+    natural_key: str
+    """What it is known by where it came from."""
+    raw: bytes = field(repr=False)
+    """RFC 5322."""
+    recipient: str | None = field(default=None, repr=False)
+    """The envelope's, where there was one."""
+    envelope_from: str | None = field(default=None, repr=False)
+    provider_thread_id: str | None = None
+
+
+_HEAD = ("natural_key", "recipient", "envelope_from", "provider_thread_id")
 
 
 class _Unreadable(Exception):
@@ -110,6 +127,26 @@ def store(
     return id_
 
 
+def store_mail(connection: Connection, vault: Vault, mailer: OpenMailer, mail: RawMail) -> UUID:
+    """Stores a mail that came in, due now, to be applied like one that a provider's call brought. The caller commits,
+    and rings.
+    """
+    id_ = uuid7()
+    head = {"mail": {name: getattr(mail, name) for name in _HEAD}}
+    connection.execute(
+        _STORE,
+        {
+            "id": id_,
+            "workspace_id": mailer.workspace_id,
+            "mailer_id": mailer.id,
+            "sealed_head": vault.seal(_purpose(id_), head),
+            "body": mail.raw,
+            "is_inbound": True,
+        },
+    )
+    return id_
+
+
 def _purpose(report_id: UUID) -> str:
     return f"report:{report_id}"
 
@@ -162,8 +199,7 @@ def _read(runtime: Runtime, mailers: dict[UUID, OpenMailer | None], row: Any) ->
         if mailer is None:
             raise _Unreadable("the mailer was deleted", final=True)
         head = runtime.vault.open(_purpose(row.id), row.sealed_head)
-        request = HookRequest(headers=head["headers"], query=head["query"], body=bytes(row.body))
-        events = mailer.provider.parse_events(request)
+        events = [_mail_event(head["mail"], row)] if "mail" in head else _called(mailer, head, row)
     except BadSignature as error:
         raise _Unreadable(f"the signature is no longer good: {error}", final=True) from error
     except SecretUnreadable as error:
@@ -180,6 +216,22 @@ def _read(runtime: Runtime, mailers: dict[UUID, OpenMailer | None], row: Any) ->
         created_at=row.created_at,
         tries=row.tries,
         events=[_dated(event, row.created_at) for event in events],
+    )
+
+
+def _called(mailer: OpenMailer, head: Mapping[str, Any], row: Any) -> Sequence[ProviderEvent]:
+    request = HookRequest(headers=head["headers"], query=head["query"], body=bytes(row.body))
+    return mailer.provider.parse_events(request)
+
+
+def _mail_event(mail: Mapping[str, Any], row: Any) -> ProviderEvent:
+    data = {name: mail[name] for name in ("envelope_from", "provider_thread_id") if mail[name]}
+    return ProviderEvent(
+        type=EventType.RECEIVED,
+        at=row.created_at,
+        natural_key=mail["natural_key"],
+        recipient=mail["recipient"],
+        data={"raw": bytes(row.body), **data},
     )
 
 
