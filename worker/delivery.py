@@ -20,7 +20,7 @@ from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Provide
 from worker import lease
 from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
-from worker.deadline import deadline
+from worker.deadline import deadline, stricter_deadline
 from worker.faults import faultpoint
 from worker.halt import STOPS_MAILER, stop
 from worker.lease import Batch, Held
@@ -38,6 +38,9 @@ TASK_SECONDS = 5.0
 
 DNS_SECONDS = 3.0
 """Longest that a batch waits for the DNS; shorter than a task, so that every batch sends something."""
+
+COMPOSE_SECONDS = 60.0
+"""Longest that a slice may take to become mails: one that never ends must not hold its lane as long as a call may."""
 
 Composed = tuple[Held, OutboundEmail]
 
@@ -132,8 +135,9 @@ class Delivery:
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
-            faultpoint("composing", slice_)
-            self._send(self._begin(self._compose(slice_)))
+            with stricter_deadline(COMPOSE_SECONDS):
+                composed = self._compose(slice_)
+            self._send(self._begin(composed))
             self._invite()
         self._finish([*ready, *unasked, *too_much])
 
@@ -212,6 +216,7 @@ class Delivery:
         return {domain: why for domain, mail in found.items() if (why := refusal(domain, mail))}
 
     def _compose(self, messages: Sequence[Held]) -> list[Composed]:
+        faultpoint("composing", messages)
         composed = []
         for message in messages:
             try:
