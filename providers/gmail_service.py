@@ -224,4 +224,5 @@ def _wait(text: str, headers: Mapping[str, str], reasons: list[str]) -> float | 
     if match:
         seconds = (datetime.fromisoformat(match.group(1)) - datetime.now(UTC)).total_seconds()
         return min(max(seconds, 0.0), DAY_SECONDS)
-    return retry_after(headers) or (3600.0 if "dailyLimitExceeded" in reasons else None)
+    told = retry_after(headers)
+    return 3600.0 if told is None and "dailyLimitExceeded" in reasons else told

@@ -6,6 +6,7 @@ Host header stay those of the URL.
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import threading
@@ -19,6 +20,9 @@ import urllib3.connection
 import urllib3.exceptions
 
 from providers.guard import Guard, HostRefused, is_public
+
+# Its warning about headers that are cut or malformed quotes the whole URL, which may name a recipient.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 IDLE_SECONDS = 15.0
 """A kept connection idle for longer is not reused: the peer may be closing it just as the request is written."""

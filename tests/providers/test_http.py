@@ -154,6 +154,12 @@ def test_a_body_without_a_length_cut_at_the_deadline_is_not_taken_for_whole(raw:
         to(raw(drip).url, LOCAL).call("GET", "/")
 
 
+def test_a_head_cut_short_shows_no_url_in_the_logs(raw: Callable[..., Raw], caplog: pytest.LogCaptureFixture) -> None:
+    peer = raw(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDa"))
+    to(peer.url, LOCAL).call("GET", "/events", params={"recipient": "bob@client.test"})
+    assert "bob" not in caplog.text
+
+
 def test_an_answer_too_large_is_given_up(echo: Echo, api: Api) -> None:
     echo.reply = Reply(200, b"x" * (providers.http.MAX_ANSWER_BYTES + 1))
     with pytest.raises(NoAnswer, match="larger than"):
