@@ -100,11 +100,13 @@ class Emulator(ABC):
         self.hooks: list[Hook] = []
         self.retry_after: str | None = None
         """``Retry-After`` of a 429 or 503."""
+        self.met: Counter[Fault] = Counter()
+        """How often each fault has been met, scripted or by chance."""
         self.lock = threading.RLock()
         self.stopped = threading.Event()
         self._random = random.Random(seed)  # noqa: S311
         self._script: list[tuple[str, str, Fault]] = []
-        self._chances: tuple[str, Mapping[Fault, float]] = ("", {})
+        self._chances: tuple[str | tuple[str, ...], Mapping[Fault, float]] = ("", {})
         self._server = _Server(("127.0.0.1", port), self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -136,8 +138,8 @@ class Emulator(ABC):
         with self.lock:
             self._script += [(method, path, fault) for fault in faults]
 
-    def fail_at_random(self, chances: Mapping[Fault, float], path: str = "") -> None:
-        """From now on each call whose path ends in ``path`` meets a fault with its probability (0 to 1)."""
+    def fail_at_random(self, chances: Mapping[Fault, float], path: str | tuple[str, ...] = "") -> None:
+        """From now on each call whose path ends in ``path`` (or one of them) meets a fault with its probability."""
         with self.lock:
             self._chances = (path, chances)
 
@@ -165,6 +167,8 @@ class Emulator(ABC):
         with self.lock:
             self.calls.append(call)
             fault = self._next_fault(call)
+            if fault is not None:
+                self.met[fault] += 1
             if fault is None or fault in _ACCEPTING:
                 return self.answer(call), fault
             if fault in _STATUS:
@@ -182,8 +186,8 @@ class Emulator(ABC):
             if call.path.endswith(path) and method in ("", call.method):
                 del self._script[index]
                 return fault
-        path, chances = self._chances
-        dice = self._random.random() if chances and call.path.endswith(path) else 1.0
+        paths, chances = self._chances
+        dice = self._random.random() if chances and call.path.endswith(paths) else 1.0
         for fault, chance in chances.items():
             if dice < chance:
                 return fault

@@ -49,6 +49,8 @@ class PostmarkEmulator(Emulator):
         """Senders without a confirmed signature."""
         self.break_after: int | None = None
         """The next batch is taken up to this mail, then answered with 504."""
+        self.break_chance = 0.0
+        """Probability with which a batch is taken up to somewhere in it, then answered with 504."""
         self.mails: list[Mail] = []
 
     def error(self, status: int) -> Reply:
@@ -115,6 +117,8 @@ class PostmarkEmulator(Emulator):
             return Reply(422, _error(402, "Received invalid JSON input."))
         if len(mails) > 500:
             return Reply(422, _error(410, "Too many batch messages."))
+        if mails and self._random.random() < self.break_chance:
+            self.break_after = self._random.randrange(len(mails))
         results = [self._take(mail) for mail in mails[: self.break_after]]
         if self.break_after is not None:
             self.break_after = None

@@ -1,5 +1,6 @@
 """What an SMTP emulator offers, what it took, and what it still has to do wrong."""
 
+import random
 import ssl
 import threading
 from collections import Counter, deque
@@ -76,12 +77,22 @@ class Books:
         """Complete contents seen, taken or not."""
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        self.met: Counter[Fault] = Counter()
+        """How often each fault has been met, those of `MAGIC` recipients left out."""
         self._script: list[Fault] = []
+        self._chances: Mapping[Fault, float] = {}
+        self._random = random.Random()  # noqa: S311 -- not a secret
 
     def fail(self, *faults: Fault) -> None:
         """Each of these happens once, at its stage, in the order given."""
         with self.lock:
             self._script += faults
+
+    def fail_at_random(self, chances: Mapping[Fault, float], seed: int) -> None:
+        """From now on each passage of a fault's stage meets it with its probability (0 to 1)."""
+        with self.lock:
+            self._chances = chances
+            self._random = random.Random(seed)  # noqa: S311 -- not a secret
 
     def delivered_once(self, message_ids: Iterable[str]) -> bool:
         """Whether these mails were taken exactly once each, and no others were."""
@@ -90,9 +101,24 @@ class Books:
 
     def next_fault(self, stage: Stage) -> Fault | None:
         with self.lock:
-            for index, fault in enumerate(self._script):
-                if fault.at is stage:
-                    return self._script.pop(index)
+            fault = self._scripted(stage) or self._by_chance(stage)
+            if fault is not None:
+                self.met[fault] += 1
+        return fault
+
+    def _scripted(self, stage: Stage) -> Fault | None:
+        for index, fault in enumerate(self._script):
+            if fault.at is stage:
+                return self._script.pop(index)
+        return None
+
+    def _by_chance(self, stage: Stage) -> Fault | None:
+        chances = {fault: chance for fault, chance in self._chances.items() if fault.at is stage}
+        dice = self._random.random() if chances else 1.0
+        for fault, chance in chances.items():
+            if dice < chance:
+                return fault
+            dice -= chance
         return None
 
     def take(self, mail: Received) -> int:
