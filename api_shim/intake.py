@@ -49,6 +49,8 @@ class Arrival:
     repeat: Repeat | None = None
     """An Idempotency-Key with its body; a repeated one returns the original and stores nothing."""
     request_id: str | None = None
+    traceparent: str | None = None
+    """The span that it comes from (W3C Trace Context), which those of the workers continue."""
     awaited: bool = False
     """Somebody will wait for the outcome (api_shim/waiting.py), so the worker is to announce it."""
 
@@ -131,6 +133,7 @@ def _admit(known: Known, arrival: Arrival, settings: Settings, ringer: BellRinge
         prepared,
         due_at=due_under(campaign, submission.send_at or now),
         request_id=arrival.request_id,
+        traceparent=arrival.traceparent,
         awaited=arrival.awaited,
     )
     if repeat and caller.key_id:
@@ -188,10 +191,14 @@ def _suspicion(submission: Submission, words: Wording, content: Content, thresho
     return suspicion
 
 
-_HAS_BLOB = text("select exists (select from blob where workspace_id = :workspace_id and sha256 = :sha256)")
+# Held until the submission that names them is there to be seen by whoever clears away what nobody names.
+_HAS_BLOB = text("""
+    select used_at > now() - interval '12 hours' from blob
+    where workspace_id = :workspace_id and sha256 = :sha256 for key share
+""")
 _STORE_BLOB = text("""
     insert into blob (workspace_id, sha256, size, data) values (:workspace_id, :sha256, :size, :data)
-    on conflict do nothing
+    on conflict (workspace_id, sha256) do update set used_at = now()
 """)
 
 

@@ -16,4 +16,6 @@ class Blob(Base):
     """Hex digest of the bytes."""
     size: Mapped[int]
     data: Mapped[bytes] = mapped_column(LargeBinary)
+    used_at: Mapped[Created]
+    """When a mail last came with them, to half a day."""
     created_at: Mapped[Created]

@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import NullPool, create_engine
 
+from models.append_only import lay_down
 from models.partition import make_parts
 
 HERE = Path(__file__).parent
@@ -24,10 +25,11 @@ def config(database_url: str) -> Config:
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Brings the database to ``revision`` and makes the parts of this month and the next ones.
+    """Brings the database to ``revision``, with what no migration holds: the months to come, append-only tables.
 
     Several processes may call it at once: one does it, the others wait.
     """
     command.upgrade(config(database_url), revision)
     with create_engine(database_url, poolclass=NullPool).begin() as connection:
+        lay_down(connection)
         make_parts(connection, datetime.now(UTC))

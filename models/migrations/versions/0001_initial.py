@@ -132,6 +132,7 @@ def upgrade() -> None:
     sa.Column('sha256', sa.Text(), nullable=False),
     sa.Column('size', sa.BigInteger(), nullable=False),
     sa.Column('data', sa.LargeBinary(), nullable=False),
+    sa.Column('used_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_blob_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('workspace_id', 'sha256', name=op.f('pk_blob'))
@@ -263,6 +264,7 @@ def upgrade() -> None:
     sa.Column('html', sa.Text(), nullable=True),
     sa.Column('attachments', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='[]', nullable=False),
     sa.Column('is_spam', sa.Boolean(), server_default='false', nullable=False),
+    sa.Column('is_automatic', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('received_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_inbound_message_workspace_id'), ondelete='CASCADE'),
@@ -286,6 +288,18 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_provider_report'))
     )
     op.create_index('provider_report_due', 'provider_report', ['due_at'], unique=False, postgresql_where='due_at is not null')
+    op.create_table('sending_domain',
+    sa.Column('id', sa.UUID(), nullable=False),
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('findings', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='{}', nullable=False),
+    sa.Column('checked_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_sending_domain_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sending_domain')),
+    sa.UniqueConstraint('workspace_id', 'name', name=op.f('uq_sending_domain_workspace_id_name'))
+    )
+    op.create_index(op.f('ix_sending_domain_workspace_id_id'), 'sending_domain', ['workspace_id', 'id'], unique=False)
     op.create_table('suppression',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -378,6 +392,24 @@ def upgrade() -> None:
     sa.UniqueConstraint('public_id', name=op.f('uq_api_key_public_id'))
     )
     op.create_index(op.f('ix_api_key_workspace_id'), 'api_key', ['workspace_id'], unique=False)
+    op.create_table('dkim_key',
+    sa.Column('id', sa.UUID(), nullable=False),
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('domain_id', sa.UUID(), nullable=False),
+    sa.Column('selector', sa.Text(), nullable=False),
+    sa.Column('algorithm', sa.Text(), nullable=False),
+    sa.Column('public_key', sa.Text(), nullable=False),
+    sa.Column('sealed_private_key', sa.LargeBinary(), nullable=False),
+    sa.Column('status', sa.Text(), server_default='pending', nullable=False),
+    sa.Column('activated_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('retires_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['domain_id'], ['sending_domain.id'], name=op.f('fk_dkim_key_domain_id'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_dkim_key_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_dkim_key')),
+    sa.UniqueConstraint('domain_id', 'selector', name=op.f('uq_dkim_key_domain_id_selector'))
+    )
+    op.create_index(op.f('ix_dkim_key_workspace_id_status'), 'dkim_key', ['workspace_id', 'status'], unique=False)
     op.create_table('mailer',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -397,6 +429,7 @@ def upgrade() -> None:
     sa.Column('fallback_id', sa.UUID(), nullable=True),
     sa.Column('ip_pools', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='{}', nullable=False),
     sa.Column('tracking_domain', sa.Text(), nullable=True),
+    sa.Column('return_path_domain', sa.Text(), nullable=True),
     sa.Column('is_default', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('hook_token', sa.Text(), nullable=False),
     sa.Column('deleted_at', sa.DateTime(timezone=True), nullable=True),
@@ -475,41 +508,19 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('api_key_id', 'key', name=op.f('pk_idempotency_key'))
     )
     op.create_index(op.f('ix_idempotency_key_expires_at'), 'idempotency_key', ['expires_at'], unique=False)
-    op.create_table('mailbox_watch',
+    op.create_table('mailbox',
     sa.Column('mailer_id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
-    sa.Column('topic', sa.Text(), nullable=True),
-    sa.Column('subscription', sa.Text(), nullable=True),
-    sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('cursor', sa.Text(), nullable=True),
-    sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('noticed_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('looked_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('tries', sa.Integer(), server_default='0', nullable=False),
+    sa.Column('sealed_access', sa.LargeBinary(), nullable=False),
+    sa.Column('uid_validity', sa.BigInteger(), nullable=True),
+    sa.Column('last_uid', sa.BigInteger(), server_default='0', nullable=False),
+    sa.Column('read_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
-    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_mailbox_watch_mailer_id'), ondelete='CASCADE'),
-    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_mailbox_watch_workspace_id'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('mailer_id', name=op.f('pk_mailbox_watch'))
+    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_mailbox_mailer_id'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_mailbox_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('mailer_id', name=op.f('pk_mailbox'))
     )
-    op.create_index(op.f('ix_mailbox_watch_workspace_id'), 'mailbox_watch', ['workspace_id'], unique=False)
-    op.create_index('mailbox_watch_due', 'mailbox_watch', ['due_at'], unique=False, postgresql_where='due_at is not null')
-    op.create_table('pickup',
-    sa.Column('id', sa.UUID(), nullable=False),
-    sa.Column('workspace_id', sa.UUID(), nullable=False),
-    sa.Column('mailer_id', sa.UUID(), nullable=False),
-    sa.Column('locator', sa.Text(), nullable=False),
-    sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('tries', sa.Integer(), server_default='0', nullable=False),
-    sa.Column('error', sa.Text(), nullable=True),
-    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
-    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_pickup_mailer_id'), ondelete='CASCADE'),
-    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_pickup_workspace_id'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_pickup')),
-    sa.UniqueConstraint('mailer_id', 'locator', name=op.f('uq_pickup_mailer_id_locator'))
-    )
-    op.create_index(op.f('ix_pickup_workspace_id'), 'pickup', ['workspace_id'], unique=False)
-    op.create_index('pickup_due', 'pickup', ['due_at'], unique=False, postgresql_where='due_at is not null')
     op.create_table('submission',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -584,12 +595,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_submission_workspace_id_campaign_id_id'), table_name='submission', postgresql_where=sa.text("campaign_id <> 'NIL'"))
     op.drop_index(op.f('ix_submission_created_at'), table_name='submission', postgresql_using='brin')
     op.drop_table('submission')
-    op.drop_index('pickup_due', table_name='pickup', postgresql_where='due_at is not null')
-    op.drop_index(op.f('ix_pickup_workspace_id'), table_name='pickup')
-    op.drop_table('pickup')
-    op.drop_index('mailbox_watch_due', table_name='mailbox_watch', postgresql_where='due_at is not null')
-    op.drop_index(op.f('ix_mailbox_watch_workspace_id'), table_name='mailbox_watch')
-    op.drop_table('mailbox_watch')
+    op.drop_table('mailbox')
     op.drop_index(op.f('ix_idempotency_key_expires_at'), table_name='idempotency_key')
     op.drop_table('idempotency_key')
     op.drop_index('email_config_default', table_name='email_config', postgresql_where='is_default')
@@ -603,6 +609,8 @@ def downgrade() -> None:
     op.drop_index('mailer_one_default', table_name='mailer', postgresql_where='is_default')
     op.drop_index(op.f('ix_mailer_workspace_id_id'), table_name='mailer')
     op.drop_table('mailer')
+    op.drop_index(op.f('ix_dkim_key_workspace_id_status'), table_name='dkim_key')
+    op.drop_table('dkim_key')
     op.drop_index(op.f('ix_api_key_workspace_id'), table_name='api_key')
     op.drop_table('api_key')
     op.drop_index(op.f('ix_webhook_endpoint_workspace_id_id'), table_name='webhook_endpoint')
@@ -621,6 +629,8 @@ def downgrade() -> None:
     op.drop_table('template')
     op.drop_index(op.f('ix_suppression_workspace_id_id'), table_name='suppression')
     op.drop_table('suppression')
+    op.drop_index(op.f('ix_sending_domain_workspace_id_id'), table_name='sending_domain')
+    op.drop_table('sending_domain')
     op.drop_index('provider_report_due', table_name='provider_report', postgresql_where='due_at is not null')
     op.drop_table('provider_report')
     op.drop_index(op.f('ix_inbound_message_workspace_id_rfc_message_id'), table_name='inbound_message')
