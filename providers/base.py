@@ -214,6 +214,8 @@ class Provider(ABC):
     """``send`` itself spreads a list over `Account.connections` connections."""
     confirms_delivery: ClassVar[bool] = False
     """The provider reports delivery later; otherwise acceptance is the best news there is."""
+    wants_signature: ClassVar[bool] = False
+    """It passes mail on as it is; others sign what they send (DKIM) themselves."""
     default_caps: ClassVar[Mapping[str, int]] = {}
     """What the provider lets an account do where the mailer's own ``caps`` do not say: ``per_second``, ``per_minute``,
     ``per_day``, ``connections``. A name that is missing has no limit (four connections)."""

@@ -43,6 +43,7 @@ class Smtp(Provider):
     group: ClassVar[int] = 16
     parallel: ClassVar[bool] = True
     confirms_delivery: ClassVar[bool] = False
+    wants_signature: ClassVar[bool] = True
     server: ClassVar[str | None] = None
     """A provider's own server, in the form of a ``base_url``."""
     max_connections: ClassVar[int | None] = None

@@ -20,6 +20,7 @@ class MailboxSmtp(Smtp):
     ``refresh_token``. With both the password is used.
     """
 
+    wants_signature: ClassVar[bool] = False
     service: ClassVar[str]
     """Whose tokens log in: a name of `providers.oauth.SERVICES`."""
     scope: ClassVar[str]

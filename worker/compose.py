@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from uuid import UUID
 
 from models.content import Address, AttachmentRef, Content
 from providers.base import Fields, File, Form, Mailbox, OutboundEmail
+from worker.dkim import Signer, body_hash
 from worker.headers import (
     EOL,
     address_line,
@@ -107,8 +108,8 @@ class Compiled:
         self._files = () if of_mime else tuple(_file(ref, files) for ref in content.attachments)
         self.size_estimate = self._estimate()
 
-    def email(self, letter: Letter) -> OutboundEmail:
-        """The mail of one message: the same bytes for the same letter. Raises CompositionError."""
+    def email(self, letter: Letter, signer: Signer | None = None) -> OutboundEmail:
+        """The mail of one message: the same bytes for the same letter and signer. Raises CompositionError."""
         self._raise_fault()
         if not is_message_id(letter.rfc_message_id):
             raise CompositionError("the Message-ID is not of the form <left@right>")
@@ -117,6 +118,8 @@ class Compiled:
         mime = form_fields = None
         if self._form is Form.MIME:
             mime = self._head(letter, to, scene) + self._body.join(scene)
+            if signer is not None:
+                mime = signer.signed(mime, self._shared_body_hash)
         else:
             form_fields = self._fields(to, scene)
         return OutboundEmail(
@@ -132,6 +135,11 @@ class Compiled:
             or (letter.to is not None and needs_smtputf8(letter.to.email)),
             ip_pool=self._content.settings.ip_pool,
         )
+
+    @cached_property
+    def _shared_body_hash(self) -> str | None:
+        """The hash for signatures of a body in which nothing differs per message."""
+        return None if self._body.places else body_hash(self._body.fixed.partition(b"\r\n\r\n")[2])
 
     def subject(self, variables: Mapping[str, str] | None) -> str:
         """The subject with its variables filled in. Raises CompositionError."""

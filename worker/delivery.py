@@ -115,7 +115,7 @@ class Delivery:
         self.connection = self._connect()
         ids = [message.submission_id for message in batch.messages]
         try:
-            self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker)
+            self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker, runtime.signers)
         except BaseException:
             self.close()  # nobody else can
             raise

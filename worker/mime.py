@@ -73,6 +73,11 @@ class Spliced:
         self._holes = tuple(holes)
 
     @property
+    def fixed(self) -> bytes:
+        """What is the same for every message."""
+        return b"".join(self._fixed)
+
+    @property
     def fixed_bytes(self) -> int:
         return sum(map(len, self._fixed))
 

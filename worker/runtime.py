@@ -14,9 +14,11 @@ from worker.bell import Bells
 from worker.circuits import Circuits
 from worker.domains import Domains
 from worker.mailers import Providers
+from worker.meter import Meter
 from worker.notify import Notifier
 from worker.pace import Pace
 from worker.settings import Settings
+from worker.signers import Signers
 from worker.submissions import Submissions
 from worker.tracking import Tracker
 from worker.vault import Vault
@@ -38,6 +40,7 @@ class Runtime:
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
         )
+        self.meter = Meter()
         self.bells = Bells(celery or celery_app(settings), self.redis)
         self.pace = Pace(self.redis, self.bells)
         self.circuits = Circuits(self.redis)
@@ -47,7 +50,8 @@ class Runtime:
         self.providers = Providers(self.engine, settings, self.vault)
         self.domains = Domains(settings.dns_servers)
         self.submissions = Submissions()
-        self.notifier = Notifier(self.engine, settings, self.vault)
+        self.signers = Signers(self.vault)
+        self.notifier = Notifier(self.engine, settings, self.vault, self.meter)
         self.abandoned: set[int] = set()
         """Leases of batches whose work failed, until the database knows: see `worker.delivery`."""
 

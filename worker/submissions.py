@@ -12,8 +12,10 @@ from sqlalchemy import Connection, text
 from models.content import Address, Content
 from providers.base import OutboundEmail
 from worker.compose import Compiled, Letter
+from worker.dkim import Signer
 from worker.lease import Held
 from worker.mailers import OpenMailer
+from worker.signers import Signers
 from worker.tracking import Tracker
 
 KEPT_BYTES = 48 * 1024 * 1024
@@ -33,6 +35,8 @@ class LoadedSubmission:
     awaited: bool
     expires_at: datetime | None
     send_at: datetime | None
+    signer: Signer | None = None
+    """Who signs its mails; None where they go out unsigned."""
 
     def email(self, message: Held) -> OutboundEmail:
         """The mail of one message, the same on every attempt. Raises worker.compose.CompositionError."""
@@ -44,7 +48,7 @@ class LoadedSubmission:
             variables=message.variables,
             date=self.send_at or message.created_at,
         )
-        email = self.compiled.email(letter)
+        email = self.compiled.email(letter, self.signer)
         return replace(email, draft_id=message.provider_message_id) if message.provider_message_id else email
 
     def subject(self, message: Held) -> str | None:
@@ -62,7 +66,7 @@ class Submissions:
         self._bytes = 0
 
     def load(
-        self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker
+        self, connection: Connection, ids: Iterable[UUID], mailer: OpenMailer, tracker: Tracker, signers: Signers
     ) -> dict[UUID, LoadedSubmission]:
         """The submissions with these ids, compiled for the mailer's provider.
 
@@ -74,7 +78,7 @@ class Submissions:
         loaded: dict[UUID, LoadedSubmission] = {}
         size = 0
         for id_ in wanted:
-            loaded[id_] = self._loaded(connection, rows[id_], known.get(id_), mailer, tracker)
+            loaded[id_] = self._loaded(connection, rows[id_], known.get(id_), mailer, tracker, signers)
             size += loaded[id_].compiled.size_estimate
             if size > KEPT_BYTES:
                 break
@@ -87,6 +91,7 @@ class Submissions:
         known: tuple[Content, Compiled] | None,
         mailer: OpenMailer,
         tracker: Tracker,
+        signers: Signers,
     ) -> LoadedSubmission:
         """``known`` is held by the caller: what is kept for one submission may push out another of the same batch."""
         key = (row.id, mailer.id)
@@ -96,7 +101,9 @@ class Submissions:
             self._keep(key, *known)
         elif key in self._kept:
             self._kept.move_to_end(key)
-        return LoadedSubmission(*known, row.awaited, row.expires_at, row.send_at)
+        signs = mailer.provider.wants_signature
+        signer = signers.signer(connection, row.workspace_id, known[0].sender.domain) if signs else None
+        return LoadedSubmission(*known, row.awaited, row.expires_at, row.send_at, signer)
 
     @staticmethod
     def _compile(connection: Connection, row: Any, content: Content, mailer: OpenMailer, tracker: Tracker) -> Compiled:

@@ -508,7 +508,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('api_key_id', 'key', name=op.f('pk_idempotency_key'))
     )
     op.create_index(op.f('ix_idempotency_key_expires_at'), 'idempotency_key', ['expires_at'], unique=False)
-    op.create_table('mailbox',
+    op.create_table('imap_mailbox',
     sa.Column('mailer_id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
     sa.Column('sealed_access', sa.LargeBinary(), nullable=False),
@@ -517,10 +517,45 @@ def upgrade() -> None:
     sa.Column('read_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('error', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
-    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_mailbox_mailer_id'), ondelete='CASCADE'),
-    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_mailbox_workspace_id'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('mailer_id', name=op.f('pk_mailbox'))
+    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_imap_mailbox_mailer_id'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_imap_mailbox_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('mailer_id', name=op.f('pk_imap_mailbox'))
     )
+    op.create_table('mailbox_watch',
+    sa.Column('mailer_id', sa.UUID(), nullable=False),
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('topic', sa.Text(), nullable=True),
+    sa.Column('subscription', sa.Text(), nullable=True),
+    sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('cursor', sa.Text(), nullable=True),
+    sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('noticed_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('looked_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('tries', sa.Integer(), server_default='0', nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_mailbox_watch_mailer_id'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_mailbox_watch_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('mailer_id', name=op.f('pk_mailbox_watch'))
+    )
+    op.create_index(op.f('ix_mailbox_watch_workspace_id'), 'mailbox_watch', ['workspace_id'], unique=False)
+    op.create_index('mailbox_watch_due', 'mailbox_watch', ['due_at'], unique=False, postgresql_where='due_at is not null')
+    op.create_table('pickup',
+    sa.Column('id', sa.UUID(), nullable=False),
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('mailer_id', sa.UUID(), nullable=False),
+    sa.Column('locator', sa.Text(), nullable=False),
+    sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('tries', sa.Integer(), server_default='0', nullable=False),
+    sa.Column('error', sa.Text(), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['mailer_id'], ['mailer.id'], name=op.f('fk_pickup_mailer_id'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_pickup_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_pickup')),
+    sa.UniqueConstraint('mailer_id', 'locator', name=op.f('uq_pickup_mailer_id_locator'))
+    )
+    op.create_index(op.f('ix_pickup_workspace_id'), 'pickup', ['workspace_id'], unique=False)
+    op.create_index('pickup_due', 'pickup', ['due_at'], unique=False, postgresql_where='due_at is not null')
     op.create_table('submission',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -595,7 +630,13 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_submission_workspace_id_campaign_id_id'), table_name='submission', postgresql_where=sa.text("campaign_id <> 'NIL'"))
     op.drop_index(op.f('ix_submission_created_at'), table_name='submission', postgresql_using='brin')
     op.drop_table('submission')
-    op.drop_table('mailbox')
+    op.drop_index('pickup_due', table_name='pickup', postgresql_where='due_at is not null')
+    op.drop_index(op.f('ix_pickup_workspace_id'), table_name='pickup')
+    op.drop_table('pickup')
+    op.drop_index('mailbox_watch_due', table_name='mailbox_watch', postgresql_where='due_at is not null')
+    op.drop_index(op.f('ix_mailbox_watch_workspace_id'), table_name='mailbox_watch')
+    op.drop_table('mailbox_watch')
+    op.drop_table('imap_mailbox')
     op.drop_index(op.f('ix_idempotency_key_expires_at'), table_name='idempotency_key')
     op.drop_table('idempotency_key')
     op.drop_index('email_config_default', table_name='email_config', postgresql_where='is_default')
