@@ -61,6 +61,8 @@ class Mailer(Base):
     """Name in ``settings.ip_pool`` -> the provider's own name; with SMTP a list of ``{"source" | "host", "port",
     "weight"}``."""
     tracking_domain: Mapped[str | None]
+    return_path_domain: Mapped[str | None]
+    """Where bounces of its mails come back to, each at an address of its own; null: to the sender."""
     is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
     hook_token: Mapped[str] = mapped_column(unique=True)
     """Unguessable part of the URL at which the provider reports events."""

@@ -156,7 +156,9 @@ class InboundMessage(Base):
     text: Mapped[str | None]
     html: Mapped[str | None]
     attachments: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
-    """``{"name", "mimeType", "size"}`` each."""
+    """``{"name", "mimeType", "size", "sha256"}`` each; the bytes lie in `models.blob.Blob`."""
     is_spam: Mapped[bool] = mapped_column(Boolean, server_default="false")
+    is_automatic: Mapped[bool] = mapped_column(Boolean, server_default="false")
+    """Written by a machine: a vacation note, a list, a report that fits no mail. Not a reply."""
     received_at: Mapped[datetime]
     created_at: Mapped[Created]
