@@ -38,6 +38,9 @@ DASHBOARD = "/ops/"
 
 OPEN_IN_DASHBOARD = {"/ops/login", "/ops/static/{name}"}
 
+OF_ALL = "/v1/ops/queues/{queue}"
+"""The queues are of the whole system, not of a workspace."""
+
 READS_BY_POST = {"POST /v1/templates/{id}/preview"}
 """What takes a body to say what is to be read."""
 
@@ -73,7 +76,7 @@ def rows(services: Services, world: World) -> dict[str, list[str]]:
 def attempts(operation: Operation, ours: World, theirs: World) -> Iterator[tuple[str, World, Any, dict[str, str]]]:
     """Whose id stands in the path, and which bodies and queries name something of theirs."""
     bodies = theirs.bodies(operation)
-    if "{" in operation.path:
+    if "{" in operation.path and not operation.path.startswith(OF_ALL):
         yield from (("path", theirs, body, {}) for body in bodies)
     for name in sorted({name for form in operation.forms() for name in operation.linking(form)}):
         if name not in LINKS:
