@@ -16,13 +16,16 @@ from starlette.responses import Response
 
 from api_shim.docs import router as docs
 from api_shim.errors import ApiError, Fault
+from api_shim.gathering import Gatherer
 from api_shim.http import UNAVAILABLE, Front, Json, identify, resource_error, services, unavailable
 from api_shim.openapi import Api
 from api_shim.ops.app import routes as ops_routes
+from api_shim.reception import Reception
 from api_shim.resources import ROUTERS
 from api_shim.resources.health import router as health
 from api_shim.send import send
 from api_shim.services import Services
+from api_shim.timing import Timing
 from api_shim.tracking import router as tracking
 from api_shim.unsubscribe import router as unsubscribe
 from api_shim.visits import Visits
@@ -34,34 +37,43 @@ log = structlog.get_logger()
 BASES = ("/v1", "/functions/v1/api/v1")
 """Where the routes answer; the second is source A's own base."""
 
+INTAKE_THREADS = 4
+"""Groups of requests that are stored at once; one is the rule, more while a group is held up."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application of one API process."""
     logs.configure(settings.log_level)
     services = Services(settings)
     visits = Visits(services.engine, services.ringer.ring)
+    reception = Reception(services)
+    intake = Gatherer(reception.take, threads=INTAKE_THREADS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await services.announcements.start()
         visits.start()
+        services.flusher.start()
         yield
         await services.announcements.stop()
+        await run_in_threadpool(intake.close)
         await run_in_threadpool(visits.close)
-        services.close()
+        await run_in_threadpool(services.close)
 
     app = Api(
         title="postroad",
         version=version("postroad"),
         description="Queue-backed email delivery: nothing lost, nothing sent twice.",
         lifespan=lifespan,
-        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes)],
+        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=Timing(services.meter, BASES))],
         default_response_class=Json,
         docs_url=None,
         redoc_url=None,
     )
     app.state.services = services
     app.state.visits = visits
+    app.state.reception = reception
+    app.state.intake = intake
     app.include_router(health)
     app.include_router(docs)
     app.include_router(tracking)

@@ -1,6 +1,7 @@
 """What every route shares: request ids, body limits, the caller, a session, the error envelope."""
 
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from api_shim.limits import Standing, key_limits
 from api_shim.services import Services
 from api_shim.shapes import crm
 from api_shim.shapes.outcome import error_details
+from api_shim.timing import Timing
 
 log = structlog.get_logger()
 
@@ -132,16 +134,18 @@ def unavailable() -> ApiError:
 
 
 class Front:
-    """ASGI middleware: gives each request its id, and lets no body in that is too large or encoded."""
+    """ASGI middleware: gives each request its id, lets no body in that is too large or encoded, and takes the time."""
 
-    def __init__(self, app: ASGIApp, *, max_send_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_send_bytes: int, timing: Timing) -> None:
         self._app = app
+        self._timing = timing
         self._max_send_bytes = max_send_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started = time.perf_counter()
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
@@ -153,6 +157,7 @@ class Front:
                 added = MutableHeaders(scope=message)
                 added["X-Request-ID"] = scope["request_id"]
                 added.update(scope.get("rate_limit_headers", {}))
+                self._timing.observe(scope, started, message["status"])
             await send(message)
 
         if refusal := _refusal(headers, limit):

@@ -1,5 +1,6 @@
 """The rows that submissions become, and how they get into the database: one COPY for a table, however many they are."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,15 +19,17 @@ from api_shim.templates import Wording
 from models.base import uuid7
 from models.content import Address, Content, message_id_for
 from models.message import State
+from worker.bell import SEND_QUEUES
 from worker.phishing import Suspicion
+from worker.series import ACCEPTED
 
 Row = tuple[Any, ...]
 
 _SUBMISSION = {
-    "id": "uuid", "workspace_id": "uuid", "api_key_id": "uuid", "request_id": "text", "shape": "text",
-    "priority": "int2", "mailer_id": "uuid", "campaign_id": "text", "content": "text", "phishing": "text",
-    "contact_id": "uuid", "deal_id": "uuid", "customer_id": "uuid", "sender_user_id": "uuid", "custom_args": "text",
-    "total": "int4", "awaited": "bool", "send_at": "timestamptz", "expires_at": "timestamptz",
+    "id": "uuid", "workspace_id": "uuid", "api_key_id": "uuid", "request_id": "text", "traceparent": "text",
+    "shape": "text", "priority": "int2", "mailer_id": "uuid", "campaign_id": "text", "content": "text",
+    "phishing": "text", "contact_id": "uuid", "deal_id": "uuid", "customer_id": "uuid", "sender_user_id": "uuid",
+    "custom_args": "text", "total": "int4", "awaited": "bool", "send_at": "timestamptz", "expires_at": "timestamptz",
 }  # fmt: skip
 _MESSAGE = {
     "id": "uuid", "workspace_id": "uuid", "submission_id": "uuid", "mailer_id": "uuid", "priority": "int2",
@@ -59,6 +62,7 @@ class Entry:
         *,
         due_at: datetime,
         request_id: str | None,
+        traceparent: str | None,
         awaited: bool,
     ) -> None:
         self.id = uuid7()
@@ -73,12 +77,18 @@ class Entry:
         self._prepared = prepared
         self._due_at = due_at
         self._request_id = request_id
+        self._traceparent = traceparent
         self._awaited = awaited
 
     def rfc_message_id(self, message_id: UUID) -> str:
         # Gmail replaces Message-IDs; a caller's own would only be a wrong promise (inventory C27).
         custom = self._submission.custom_message_id if self.sender.mailer.provider != "gmail" else None
         return message_id_for(message_id, self.sender.address.domain, custom)
+
+    @property
+    def counted_as(self) -> tuple[str, str]:
+        """The labels of `worker.series.ACCEPTED`."""
+        return SEND_QUEUES[self._submission.priority], self._submission.shape.value
 
     def row(self) -> Row:
         """Of table submission, as `_SUBMISSION` names the columns."""
@@ -89,6 +99,7 @@ class Entry:
             self._caller.workspace_id,
             self._caller.key_id,
             self._request_id,
+            self._traceparent,
             submission.shape.value,
             int(submission.priority),
             self.sender.mailer.id,
@@ -148,6 +159,22 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
         raise TypeError("the session has no database connection")
     _copy(raw, "submission", _SUBMISSION, (entry.row() for entry in entries))
     _copy(raw, "message", _MESSAGE, (row for entry in entries for row in entry.messages()))
+    _count(raw, entries)
+
+
+_COUNT = """
+    insert into metric_count (name, labels, value)
+    select %s, array[lane, shape], mails
+    from unnest(%s::text[], %s::text[], %s::float8[]) as counted(lane, shape, mails)
+"""
+
+
+def _count(raw: Connection[Any], entries: Sequence[Entry]) -> None:
+    mails: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        mails[entry.counted_as] += entry.total
+    lanes, shapes = zip(*mails, strict=True) if mails else ((), ())
+    raw.execute(_COUNT, (ACCEPTED.name, list(lanes), list(shapes), list(mails.values())))
 
 
 def _copy(raw: Connection[Any], table: str, columns: dict[str, str], rows: Iterable[Row]) -> None:

@@ -11,6 +11,7 @@ from worker.app import celery_app
 from worker.bell import BellRinger, Bells
 from worker.domains import Domains
 from worker.mailers import Providers
+from worker.meter import Flusher, Meter
 from worker.pace import Pace
 from worker.runtime import open_tracker
 from worker.settings import Settings
@@ -28,6 +29,8 @@ class Services:
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, health_check_interval=10
         )
+        self.meter = Meter()
+        self.flusher = Flusher(self.meter, self.engine)
         self.limiter = Limiter(self.redis, settings)
         self.celery = celery_app(settings)
         bells = Bells(self.celery, self.redis)
@@ -42,6 +45,7 @@ class Services:
         """Keys that API key hashes may have been made with; the first makes new ones."""
 
     def close(self) -> None:
+        self.flusher.close()
         self.ringer.close()
         self.providers.close()
         self.domains.close()

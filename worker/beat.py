@@ -14,10 +14,11 @@ import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker import lease
-from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
+from worker import gauges, lease
+from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, inbox_lane, send_lane
 from worker.fallback import Fallbacks
 from worker.faults import faultpoint
+from worker.meter import fold
 from worker.queues import queue_depths
 from worker.runtime import Runtime
 from worker.standstill import paused
@@ -59,6 +60,13 @@ _ENDPOINT_LANES = text("""
 _FOLLOWUP_DUE = text("select exists (select from followup where due_at <= clock_timestamp())")
 _REPORTS_DUE = text("select exists (select from provider_report where due_at <= clock_timestamp())")
 
+_INBOX_LANES = text("""
+    select mailer_id from mailbox_watch where due_at <= clock_timestamp()
+    union
+    select mailer_id from (select mailer_id from pickup where due_at <= clock_timestamp()
+                           order by due_at limit 1000) as due
+""")
+
 SAMPLE_SECONDS = 10
 
 # The figures of the dashboard's queues (`GET /v1/ops/queues`) as history. Samples stand on whole steps of the clock, so
@@ -75,6 +83,7 @@ _HOUSEKEEPING = (
     text("delete from idempotency_key where expires_at < clock_timestamp()"),
     text("delete from worker_heartbeat where seen_at < clock_timestamp() - interval '1 hour'"),
     text("delete from provider_report where due_at is null and created_at < clock_timestamp() - interval '7 days'"),
+    text("delete from pickup where due_at is null and created_at < clock_timestamp() - interval '7 days'"),
     text("delete from queue_sample where at < clock_timestamp() - interval '7 days'"),
 )
 
@@ -114,13 +123,15 @@ class Ticker:
                 self.waiting_since[lane] = now
 
     def sample(self) -> None:
-        """Measures every queue, for the charts. Raises nothing: a gap in a chart is no reason to stop ringing."""
+        """Measures for charts and metrics. Raises nothing: a gap in a chart is no reason to stop ringing."""
         try:
             with self.runtime.engine.begin() as connection:
                 depths = queue_depths(connection)
                 every = timedelta(seconds=SAMPLE_SECONDS)
                 rows = [{"queue": queue, "every": every, **figures} for queue, figures in depths.items()]
                 connection.execute(_SAMPLE, rows)
+                gauges.measure(connection)
+                fold(connection)
         except SQLAlchemyError as error:
             log.warning("sample_failed", error=type(error).__name__, next=f"again in {SAMPLE_SECONDS} s")
 
@@ -142,6 +153,8 @@ def due_lanes(connection: Connection) -> Iterable[Lane]:
         yield FOLLOWUP_LANE
     if connection.execute(_REPORTS_DUE).scalar_one():
         yield REPORTS_LANE
+    for mailer_id in connection.execute(_INBOX_LANES).scalars():
+        yield inbox_lane(mailer_id)
     for endpoint_id in connection.execute(_ENDPOINT_LANES).scalars():
         yield endpoint_lane(endpoint_id)
 

@@ -14,6 +14,7 @@ from worker.events import NewEvent, append_events
 from worker.mailers import OpenMailer
 from worker.retry import pause
 from worker.runtime import Runtime
+from worker.series import THROTTLED
 from worker.storable import storable
 
 log = structlog.get_logger()
@@ -49,8 +50,10 @@ def stop(runtime: Runtime, mailer: OpenMailer, outcome: Outcome) -> None:
 def _throttle(runtime: Runtime, mailer: OpenMailer, outcome: Outcome) -> None:
     if outcome.retry_after is None:
         runtime.pace.slow_down(mailer)
+    seconds = pause(outcome.retry_after)
+    runtime.meter.count(THROTTLED, mailer.provider_name, by=seconds)
     with runtime.engine.begin() as connection:
-        connection.execute(_THROTTLE, {"id": mailer.id, "pause": timedelta(seconds=pause(outcome.retry_after))})
+        connection.execute(_THROTTLE, {"id": mailer.id, "pause": timedelta(seconds=seconds)})
 
 
 def _require_reconnect(runtime: Runtime, mailer: OpenMailer, outcome: Outcome) -> None:

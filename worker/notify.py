@@ -6,6 +6,7 @@ transaction is open while a request is on the wire.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,9 @@ from worker import deliveries
 from worker.bell import WEBHOOK_QUEUE
 from worker.deliveries import Verdict
 from worker.faults import faultpoint
+from worker.meter import Meter
 from worker.postman import Answer, Postman
+from worker.series import WEBHOOK_ATTEMPTS
 from worker.settings import Settings
 from worker.signature import new_secret, signature
 from worker.standstill import RUNS
@@ -76,8 +79,9 @@ class Notifier:
     it is not, a slow receiver may see an event twice.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, vault: Vault) -> None:
+    def __init__(self, engine: Engine, settings: Settings, vault: Vault, meter: Meter | None = None) -> None:
         self._engine = engine
+        self._meter = meter or Meter()
         self._settings = settings
         self._vault = vault
         self._postman = Postman(settings.webhook_guard, settings.webhook_timeout_seconds)
@@ -202,6 +206,8 @@ class Notifier:
         return answer
 
     def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
+        for kind, number in Counter(_kind(result.answer) for result in results).items():
+            self._meter.count(WEBHOOK_ATTEMPTS, kind, by=number)
         delays = self._settings.webhook_retry_delays
         with self._engine.begin() as db:  # the endpoint's row first, as whoever disables or deletes it
             deliveries.note_health(db, endpoint_id, [(result.answer.accepted, result.at) for result in results])
@@ -309,6 +315,15 @@ def _wait(result: Result, delivery: Delivery, delays: Sequence[float]) -> float 
     wait = base if answer.retry_after is None else min(max(answer.retry_after, base), 2 * base)
     wait *= result.jitter
     return max(wait, PATIENCE_SECONDS) if answer.timed_out or answer.status == TOO_MANY_REQUESTS else wait
+
+
+def _kind(answer: Answer) -> str:
+    """As `worker.series.WEBHOOK_ATTEMPTS` labels it."""
+    if answer.accepted:
+        return "delivered"
+    if answer.status is not None:
+        return "gone" if answer.status == GONE else "refused"
+    return "timeout" if answer.timed_out else "unreachable"
 
 
 def _attempt(result: Result) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from providers import CONFIRMS_DELIVERY
 from worker.bell import FOLLOWUP_QUEUE, endpoint_lane
 from worker.events import NewEvent, append_events
 from worker.faults import faultpoint
+from worker.meter import count_outcomes
 from worker.runtime import Runtime
 from worker.standstill import RUNS
 
@@ -177,6 +178,7 @@ def _write(connection: Connection, outbox: Outbox) -> set[UUID]:
     connection.execute(_LOG, parameters)
     connection.execute(_THREADS, parameters)
     connection.execute(_ACTIVITIES, parameters)
+    count_outcomes(connection, outbox.message_ids)
     outcomes = connection.execute(_OUTCOMES, parameters).all()
     events = [event for row in outcomes for event in _events(row)]
     if outbox.tries:

@@ -10,6 +10,7 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 from worker import logs
 from worker.app import celery_app
 from worker.heartbeat import Heartbeat
+from worker.meter import Flusher
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.tasks import register
@@ -25,6 +26,7 @@ class Worker:
         self._app = celery_app(settings)
         self._runtime: Runtime | None = None
         self._heartbeat: Heartbeat | None = None
+        self._flusher: Flusher | None = None
         self._opening = threading.Lock()
         register(self._app, self.runtime)
 
@@ -60,8 +62,12 @@ class Worker:
     def _begin(self, **_: Any) -> None:
         self._heartbeat = Heartbeat(self.runtime(), self._queues)
         self._heartbeat.start()
+        self._flusher = Flusher(self.runtime().meter, self.runtime().engine)
+        self._flusher.start()
 
     def _end(self, **_: Any) -> None:
+        if self._flusher is not None:
+            self._flusher.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
         if self._runtime is not None:
