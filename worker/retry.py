@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 THROTTLED_SECONDS = 30.0
 """Pause of a mailer whose provider says "too fast" without saying for how long."""
+SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 24 * 3600.0
 
 
@@ -25,4 +26,8 @@ class Backoff:
 
 def pause(retry_after: float | None) -> float:
     """Seconds a throttled mailer waits: what the provider asked for, within reason."""
-    return THROTTLED_SECONDS if retry_after is None else min(max(retry_after, 1.0), LONGEST_PAUSE_SECONDS)
+    return (
+        THROTTLED_SECONDS
+        if retry_after is None
+        else min(max(retry_after, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+    )

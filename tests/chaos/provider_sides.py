@@ -17,14 +17,13 @@ from providers.emulators.smtp import Fault as SmtpFault
 from providers.emulators.sparkpost import SparkPostEmulator
 
 CHANCE = 0.05
-INDEX_LAG_SECONDS = 0.3
+INDEX_LAG_SECONDS = 0.2
 STORM = 12
 """429s one after the other, once in each run."""
 
 HTTP_FAULTS = (
     Fault.ACCEPT_THEN_504,
     Fault.ACCEPT_THEN_CLOSE,
-    Fault.ACCEPT_THEN_CUT,
     Fault.ACCEPT_THEN_DRIP,
     Fault.CLOSE,
     Fault.ERROR_503,

@@ -26,8 +26,8 @@ from worker.settings import Settings
 SENDS = int(os.environ.get("CHAOS_SENDS", "300"))
 SECONDS = 20 + SENDS / 5
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
-SETTLE_SECONDS = 0.6
-QUICK = Timeout(connect=2.0, read=0.3, total=0.4)
+SETTLE_SECONDS = 0.4
+QUICK = Timeout(connect=2.0, read=0.1, total=0.15)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def _short_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     providers.oauth._cache.clear()
     # Every HTTP client of every adapter, however often the mailer is reconnected and its adapter opened anew.
     monkeypatch.setattr(Api, "timeout", property(lambda _: QUICK, lambda *_: None), raising=False)
-    for name, value in (("connect_timeout", 2.0), ("command_timeout", 0.4), ("dot_timeout", 0.15)):
+    for name, value in (("connect_timeout", 2.0), ("command_timeout", 0.4), ("dot_timeout", 0.1)):
         monkeypatch.setattr(Smtp, name, value)
     monkeypatch.setattr(worker.retry, "SHORTEST_PAUSE_SECONDS", 0.02)
     for provider in SIDES:
