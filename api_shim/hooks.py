@@ -1,10 +1,14 @@
 """``/v1/hooks/{provider}/{token}``: what providers report. The signature is checked here; a worker applies it.
 
+A notice that mail lies at the provider is written down for a worker to fetch it. Below ``/mime`` the same: by the end
+of the URL Mailgun tells whether to post a mail as it is.
+
 Answered 200 once the report is stored, so that a provider's patience is no concern of the rest. No answer is 403 or
 406, which Postmark and Mailgun take as never to call again.
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Annotated
 
 import structlog
@@ -16,9 +20,9 @@ from starlette.responses import PlainTextResponse, Response
 from api_shim.errors import ApiError, Fault
 from api_shim.http import Json, services
 from api_shim.services import Services
-from providers.base import BadSignature, HookRequest
-from worker import reports
-from worker.bell import REPORTS_LANE
+from providers.base import BadSignature, HookRequest, ProviderEvent
+from worker import pickups, reports
+from worker.bell import REPORTS_LANE, Lane, inbox_lane
 from worker.mailers import OpenMailer
 
 log = structlog.get_logger()
@@ -44,6 +48,7 @@ def subscription_check(provider: str, request: Request) -> Response | None:
     return None if token is None else PlainTextResponse(token, headers=headers)
 
 
+@router.api_route("/{provider}/{token}/mime", methods=["POST"], include_in_schema=False)
 @router.api_route("/{provider}/{token}", methods=["GET", "POST"], include_in_schema=False)
 async def hook(provider: str, token: str, request: Request, opened: Annotated[Services, Depends(services)]) -> Response:
     """A provider's call: stored if its signature is good."""
@@ -58,8 +63,8 @@ async def hook(provider: str, token: str, request: Request, opened: Annotated[Se
         query=dict(request.query_params),
         body=await request.body(),
     )
-    await run_in_threadpool(_store, opened, mailer, call)
-    opened.ringer.ring(REPORTS_LANE)
+    for lane in await run_in_threadpool(_store, opened, mailer, call):
+        opened.ringer.ring(lane)
     return Json({"status": "stored"})
 
 
@@ -76,9 +81,22 @@ def _mailer(opened: Services, provider: str, token: str) -> OpenMailer:
     return found
 
 
-def _store(opened: Services, mailer: OpenMailer, call: HookRequest) -> None:
+def _store(opened: Services, mailer: OpenMailer, call: HookRequest) -> list[Lane]:
+    """Stores what the call brings. Returns whom to wake."""
+    events = _events(mailer, call)
+    notices = [event for event in events if event.locator is not None]
+    told = [event for event in events if event.locator is None]
+    with opened.engine.begin() as connection:
+        if notices:
+            pickups.take_notices(connection, mailer, notices)
+        if told:
+            reports.store(connection, opened.vault, mailer, call, events)
+    return [*([inbox_lane(mailer.id)] if notices else []), *([REPORTS_LANE] if told else [])]
+
+
+def _events(mailer: OpenMailer, call: HookRequest) -> Sequence[ProviderEvent]:
     try:
-        events = mailer.provider.parse_events(call)
+        return mailer.provider.parse_events(call)
     except BadSignature as error:
         log.warning("hook_refused", mailer_id=str(mailer.id), provider=mailer.provider_name, why=str(error))
         raise ApiError("UNAUTHORIZED", details={"signature": str(error)}) from error
@@ -88,7 +106,3 @@ def _store(opened: Services, mailer: OpenMailer, call: HookRequest) -> None:
         )
         fault = Fault("body", f"is no report of {mailer.provider_name} that can be read")
         raise ApiError("VALIDATION_ERROR", faults=[fault]) from error
-    if not events:
-        return
-    with opened.engine.begin() as connection:
-        reports.store(connection, opened.vault, mailer, call, events)

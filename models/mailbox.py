@@ -25,7 +25,9 @@ class MailboxWatch(Base):
     subscription: Mapped[str | None]
     """The provider's id of what it notifies us by."""
     expires_at: Mapped[datetime | None]
-    """When the provider stops notifying us; null asks for a new watch."""
+    """When the provider stops notifying us unless asked again."""
+    renew_at: Mapped[datetime | None]
+    """When to ask again; null where the provider does not notify us."""
     cursor: Mapped[str | None]
     """The provider's own mark behind the newest mail known; null begins now."""
     due_at: Mapped[datetime | None]

@@ -20,6 +20,7 @@ from models.message import Priority
 log = structlog.get_logger()
 
 SEND_QUEUES = {Priority.HIGH: "send.high", Priority.NORMAL: "send.normal"}
+PRIORITIES = {queue: priority for priority, queue in SEND_QUEUES.items()}
 FOLLOWUP_QUEUE = "followup"
 WEBHOOK_QUEUE = "webhooks"
 QUEUES = (*SEND_QUEUES.values(), FOLLOWUP_QUEUE, WEBHOOK_QUEUE)
@@ -50,6 +51,11 @@ def send_lane(mailer_id: UUID, priority: int) -> Lane:
 
 def endpoint_lane(endpoint_id: UUID) -> Lane:
     return Lane("notify", WEBHOOK_QUEUE, str(endpoint_id))
+
+
+def inbox_lane(mailer_id: UUID) -> Lane:
+    """The lane of mail to be had at a mailer's provider. It calls what sending calls, so it is with those who wait."""
+    return Lane("collect", SEND_QUEUES[Priority.NORMAL], str(mailer_id))
 
 
 FOLLOWUP_LANE = Lane("record", FOLLOWUP_QUEUE, "all")

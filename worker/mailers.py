@@ -48,6 +48,8 @@ class OpenMailer:
         self.workspace_id: UUID = row.workspace_id
         self.provider = provider
         self.provider_name: str = row.provider
+        self.hook: str = f"{row.provider}/{row.hook_token}"
+        """Below ``/v1/hooks/``: where the provider reports. Not to be logged."""
         self.seal: str = row.seal
         """Digest of the sealed credentials that the adapter was opened with."""
         self.fallback_id: UUID | None = row.fallback_id

@@ -9,8 +9,8 @@ from uuid import UUID
 import structlog
 from celery import Celery
 
-from worker import delivery, record, reports
-from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, send_lane
+from worker import collect, delivery, record, reports
+from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, inbox_lane, send_lane
 from worker.deadline import deadline
 from worker.runtime import Runtime
 
@@ -41,6 +41,10 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """Delivers one webhook endpoint's due events."""
         answer(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
 
+    def collect_mail(mailer: str, bell: str) -> None:
+        """Looks into a mailbox and fetches the mail that came in."""
+        answer(inbox_lane(UUID(mailer)), bell, lambda: collect.collect(runtime(), UUID(mailer)))
+
     def answer(lane: Lane, bell: str, work: Callable[[], int]) -> None:
         bells = runtime().bells
         bells.answer(lane, bell)
@@ -54,3 +58,4 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     app.task(name="record")(record_outcomes)
     app.task(name="apply_reports")(apply_reports)
     app.task(name="notify")(notify)
+    app.task(name="collect")(collect_mail)

@@ -1,11 +1,12 @@
 """The Gmail API and Google's token endpoint on loopback, checked against Google's own discovery document.
 
-One mailbox. Methods: drafts create, get, list, send, delete; messages send, get, list; history list; sendAs list;
-getProfile; `/token`, `/revoke` and the consent page `/o/oauth2/v2/auth`, which consents at once. A call with a
-parameter or a field that the discovery document does not know, or without a scope it asks for, is refused.
+One mailbox. Methods: drafts create, get, list, send, delete; messages send, get, list; history list; watch, stop;
+sendAs list; getProfile; `/token`, `/revoke` and the consent page `/o/oauth2/v2/auth`, which consents at once. A call
+with a parameter or a field that the discovery document does not know, or without a scope it asks for, is refused.
 """
 
 import base64
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,8 +17,11 @@ from typing import Any
 
 from providers.emulators.gmail_requests import ApiError, read_call
 from providers.emulators.google_oauth import GoogleOAuth
-from providers.emulators.http import Call, Emulator, Reply
+from providers.emulators.google_oidc import OidcIssuer
+from providers.emulators.http import Call, Emulator, Hook, Reply
 
+WATCH_SECONDS = 7 * 86400
+_AFTER = re.compile(r"after:(\d+)")
 REF_HEADER = "X-Postroad-Ref"
 STATUS_WORDS = {
     400: "INVALID_ARGUMENT",
@@ -80,6 +84,10 @@ class GmailEmulator(Emulator):
             {"sendAsEmail": self.address, "displayName": "Ann", "isPrimary": True, "isDefault": True}
         ]
         self.messages: dict[str, Message] = {}
+        self.topic: str | None = None
+        """Where notices of new mail are published, once a watch was asked for."""
+        self.oidc: OidcIssuer | None = None
+        """Signs what the topic's push subscription posts."""
         self.drafts: dict[str, str] = {}
         """Draft id -> id of its message."""
         self._history = 1
@@ -88,6 +96,8 @@ class GmailEmulator(Emulator):
         return _error(ApiError(status, f"emulated error {status}"))
 
     def answer(self, call: Call) -> Reply:
+        if call.path == "/oauth2/v1/certs" and self.oidc is not None:
+            return Reply(200, self.oidc.certs)
         reply = self.oauth.answer(call)
         if reply is not None:
             return reply
@@ -104,7 +114,18 @@ class GmailEmulator(Emulator):
     def receive(self, mime: bytes, thread_id: str | None = None) -> Message:
         """A mail arrives in the inbox."""
         with self.lock:
-            return self._store(mime, ["INBOX", "UNREAD"], thread_id)
+            message = self._store(mime, ["INBOX", "UNREAD"], thread_id)
+            if self.topic is not None:
+                self.hooks.append(self._notice())
+            return message
+
+    def _notice(self) -> Hook:
+        """What the push subscription of the topic posts; signed where a service account is configured."""
+        notice = {"emailAddress": self.address, "historyId": str(self._history)}
+        data = base64.b64encode(json.dumps(notice).encode()).decode()
+        message = {"data": data, "messageId": str(self._random.getrandbits(50)), "publishTime": "2026-11-21T10:00:00Z"}
+        body = json.dumps({"message": message, "subscription": "projects/demo/subscriptions/postroad"}).encode()
+        return Hook(body, {"Authorization": f"Bearer {self.oidc.token()}"} if self.oidc else {})
 
     def _authorize(self, call: Call, needed: list[str]) -> None:
         scopes = self.oauth.scopes_of(call.headers.get("authorization", "").removeprefix("Bearer "))
@@ -183,10 +204,12 @@ class GmailEmulator(Emulator):
         return self.messages[values[1]].resource(call.argument("format", "full"), call.query.get("metadataHeaders"))
 
     def _list_messages(self, call: Call, *_: Any) -> Any:
-        if "q" in call.query:
-            raise ApiError(403, "this emulator does not search; list by label")
-        wanted = set(call.query.get("labelIds", []))
-        found = [_short(m.resource("minimal")) for m in reversed(self.messages.values()) if wanted <= set(m.labels)]
+        after = _AFTER.fullmatch(call.argument("q", "after:0"))
+        if after is None:
+            raise ApiError(403, "this emulator searches by after: alone; list by label")
+        wanted, since = set(call.query.get("labelIds", [])), int(after[1]) * 1000
+        mine = [m for m in reversed(self.messages.values()) if wanted <= set(m.labels) and m.internal_date >= since]
+        found = [_short(m.resource("minimal")) for m in mine]
         return _page(call, "messages", found)
 
     def _list_history(self, call: Call, *_: Any) -> Any:
@@ -202,7 +225,19 @@ class GmailEmulator(Emulator):
             }
             for m in fresh
         ]
-        return {"history": added, "historyId": str(self._history)}
+        page = _page(call, "history", added)
+        del page["resultSizeEstimate"]
+        return page | {"historyId": str(self._history)}
+
+    def _watch(self, _: Call, __: list[str], body: dict[str, Any], ___: bytes) -> Any:
+        if not body.get("topicName"):
+            raise ApiError(400, "Invalid topicName")
+        self.topic = body["topicName"]
+        expires_at = time.time() + WATCH_SECONDS
+        return {"historyId": str(self._history), "expiration": str(int(expires_at * 1000))}
+
+    def _stop(self, *_: Any) -> Any:
+        self.topic = None
 
     def _send_as(self, *_: Any) -> Any:
         return {"sendAs": self.aliases}
@@ -226,6 +261,8 @@ class GmailEmulator(Emulator):
         "gmail.users.drafts.send": _send_draft,
         "gmail.users.drafts.delete": _delete_draft,
         "gmail.users.history.list": _list_history,
+        "gmail.users.watch": _watch,
+        "gmail.users.stop": _stop,
         "gmail.users.settings.sendAs.list": _send_as,
         "gmail.users.getProfile": _profile,
     }

@@ -3,12 +3,11 @@
 with Microsoft365Emulator() as microsoft:
     ...  # a mailer with base_url=microsoft.url, auth_url=microsoft.url and microsoft.credentials()
     microsoft.revoke()  # the user took the grant back
-    microsoft.notify(client_state)
+    microsoft.receive(b"From: ...")  # subscribers are owed a notification
     microsoft.post_hooks("http://127.0.0.1:8025/v1/hooks/microsoft365/...")
 """
 
 import base64
-import json
 import re
 import secrets
 import time
@@ -16,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from providers.emulators.authorization_codes import AuthorizationCodes
-from providers.emulators.http import Call, Emulator, Hook, Reply
+from providers.emulators.graph_inbox import GraphInbox, change_notice
+from providers.emulators.http import Call, Emulator, Reply
 
 TENANT = "demo.onmicrosoft.com"
 MAX_JSON_BYTES = 4 * 1024 * 1024
@@ -70,6 +70,7 @@ class Microsoft365Emulator(Emulator):
         """What the token endpoint answers instead of tokens."""
         self.codes = AuthorizationCodes()
         self.mails: dict[str, Mail] = {}
+        self.inbox = GraphInbox()
         self._uploads: dict[str, tuple[Mail, dict[str, Any], bytearray]] = {}
 
     def credentials(self) -> dict[str, str]:
@@ -92,16 +93,14 @@ class Microsoft365Emulator(Emulator):
 
     def notify(self, client_state: str, message_id: str = "") -> None:
         """A mail came in: a change notification is owed."""
-        found = message_id or f"AAMk{secrets.token_hex(8)}"
-        notice = {
-            "subscriptionId": "s-1",
-            "clientState": client_state,
-            "changeType": "created",
-            "tenantId": TENANT,
-            "resource": f"Users/u-1/Messages/{found}",
-            "resourceData": {"@odata.type": "#Microsoft.Graph.Message", "id": found},
-        }
-        self.hooks.append(Hook(json.dumps({"value": [notice]}).encode()))
+        self.hooks.append(change_notice(client_state, message_id or f"AAMk{secrets.token_hex(8)}"))
+
+    def receive(self, mime: bytes) -> str:
+        """A mail arrives in the inbox, and every subscriber is owed a notification. Returns its id."""
+        with self.lock:
+            mail = self.inbox.receive(mime)
+            self.hooks += [change_notice(state, mail, id_) for id_, state in self.inbox.subscribers()]
+            return mail
 
     def error(self, status: int) -> Reply:
         return _error(status, *_ERRORS[status])
@@ -119,6 +118,8 @@ class Microsoft365Emulator(Emulator):
             return self.error(401)
         if len(call.body) > MAX_JSON_BYTES:
             return _error(413, "RequestEntityTooLarge", "The request is larger than 4 MB.")
+        if reply := self.inbox.answer(call):
+            return reply
         if call.path == "/v1.0/me/mailFolders/drafts":
             return Reply(200, {"id": "drafts"})
         if call.path == "/v1.0/me/messages":

@@ -527,6 +527,7 @@ def upgrade() -> None:
     sa.Column('topic', sa.Text(), nullable=True),
     sa.Column('subscription', sa.Text(), nullable=True),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('renew_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('cursor', sa.Text(), nullable=True),
     sa.Column('due_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('noticed_at', sa.DateTime(timezone=True), nullable=True),
