@@ -20,7 +20,7 @@ _REFUSE = f"""
         raise exception '% is append-only: % refused', tg_table_name, lower(tg_op)
             using errcode = 'insufficient_privilege';
     end $$
-"""  # noqa: S608 -- a constant
+"""
 
 
 def lay_down(connection: Connection) -> None:

@@ -106,6 +106,12 @@ class Submission(Base):
     __table_args__ = (
         Index(None, "workspace_id", "id"),
         Index(None, "workspace_id", "campaign_id", "id", postgresql_where=text("campaign_id <> 'NIL'")),
+        Index(
+            "submission_attachments",
+            text("(content->'attachments')"),
+            postgresql_using="gin",
+            postgresql_where=text("content->'attachments' is not null"),
+        ),
         Index(None, "created_at", postgresql_using="brin"),
     )
 

@@ -227,6 +227,22 @@ def upgrade() -> None:
     op.create_index(op.f('ix_email_log_thread_id_message_id'), 'email_log', ['thread_id', 'message_id'], unique=False, postgresql_where='thread_id is not null')
     op.create_index(op.f('ix_email_log_workspace_id_message_id'), 'email_log', ['workspace_id', 'message_id'], unique=False)
     op.create_index(op.f('ix_email_log_workspace_id_provider_message_id'), 'email_log', ['workspace_id', 'provider', 'message_id'], unique=False)
+    op.create_table('erasure',
+    sa.Column('id', sa.UUID(), nullable=False),
+    sa.Column('workspace_id', sa.UUID(), nullable=False),
+    sa.Column('api_key_id', sa.UUID(), nullable=True),
+    sa.Column('digest', sa.LargeBinary(), nullable=False),
+    sa.Column('sealed_address', sa.LargeBinary(), nullable=True),
+    sa.Column('with_contacts', sa.Boolean(), nullable=False),
+    sa.Column('with_suppressions', sa.Boolean(), nullable=False),
+    sa.Column('report', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='{}', nullable=False),
+    sa.Column('finished_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_erasure_workspace_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_erasure'))
+    )
+    op.create_index('erasure_open', 'erasure', ['workspace_id', 'digest'], unique=True, postgresql_where='finished_at is null')
+    op.create_index(op.f('ix_erasure_workspace_id_id'), 'erasure', ['workspace_id', 'id'], unique=False)
     op.create_table('event',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -586,6 +602,7 @@ def upgrade() -> None:
     op.create_index(op.f('ix_submission_created_at'), 'submission', ['created_at'], unique=False, postgresql_using='brin')
     op.create_index(op.f('ix_submission_workspace_id_campaign_id_id'), 'submission', ['workspace_id', 'campaign_id', 'id'], unique=False, postgresql_where=sa.text("campaign_id <> 'NIL'"))
     op.create_index(op.f('ix_submission_workspace_id_id'), 'submission', ['workspace_id', 'id'], unique=False)
+    op.create_index('submission_attachments', 'submission', [sa.literal_column("(content->'attachments')")], unique=False, postgresql_using='gin', postgresql_where=sa.text("content->'attachments' is not null"))
     op.create_table('message',
     sa.Column('id', sa.UUID(), nullable=False),
     sa.Column('workspace_id', sa.UUID(), nullable=False),
@@ -627,6 +644,7 @@ def downgrade() -> None:
     op.drop_index('message_submission', table_name='message')
     op.drop_index('message_due', table_name='message', postgresql_where=sa.text('due_at is not null'))
     op.drop_table('message')
+    op.drop_index('submission_attachments', table_name='submission', postgresql_using='gin', postgresql_where=sa.text("content->'attachments' is not null"))
     op.drop_index(op.f('ix_submission_workspace_id_id'), table_name='submission')
     op.drop_index(op.f('ix_submission_workspace_id_campaign_id_id'), table_name='submission', postgresql_where=sa.text("campaign_id <> 'NIL'"))
     op.drop_index(op.f('ix_submission_created_at'), table_name='submission', postgresql_using='brin')
@@ -682,6 +700,9 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_event_message_id_seq'), table_name='event')
     op.drop_index('event_engagement', table_name='event', postgresql_where="type in ('opened', 'clicked', 'bounced', 'complained', 'unsubscribed')")
     op.drop_table('event')
+    op.drop_index(op.f('ix_erasure_workspace_id_id'), table_name='erasure')
+    op.drop_index('erasure_open', table_name='erasure', postgresql_where='finished_at is null')
+    op.drop_table('erasure')
     op.drop_index(op.f('ix_email_log_workspace_id_provider_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_workspace_id_message_id'), table_name='email_log')
     op.drop_index(op.f('ix_email_log_thread_id_message_id'), table_name='email_log', postgresql_where='thread_id is not null')
