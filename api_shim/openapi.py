@@ -99,6 +99,8 @@ _DISABLED: Final = "The endpoint is disabled."
 CONFLICTS: Final[Mapping[str, str]] = {
     "DELETE /v1/mailers/{id}": "The mailer has mail that is not finished.",
     "DELETE /v1/users/{id}": "The user owns mailers.",
+    "POST /v1/domains": "The domain has been added before.",
+    "POST /v1/domains/{id}/rotate": "Earlier new keys still wait for their records.",
     **dict.fromkeys(("POST /v1/mailers/{id}/connect", "POST /v1/mailers/{id}/disconnect"), _NO_OAUTH),
     **dict.fromkeys(
         (

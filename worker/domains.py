@@ -8,7 +8,7 @@ import enum
 import ipaddress
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import dns.exception
@@ -153,11 +153,16 @@ class Domains:
     def _open(self) -> dns.resolver.Resolver:
         """Made when it is first needed: a machine without a resolver can do everything else."""
         if self._resolver is None:
-            resolver = dns.resolver.Resolver(configure=not self._servers)
-            if self._servers:
-                resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in self._servers]
-            self._resolver = resolver
+            self._resolver = open_resolver(self._servers)
         return self._resolver
+
+
+def open_resolver(servers: Sequence[tuple[str, int]]) -> dns.resolver.Resolver:
+    """Asks these servers; without any, the system's."""
+    resolver = dns.resolver.Resolver(configure=not servers)
+    if servers:
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in servers]
+    return resolver
 
 
 def is_asked(domain: str) -> bool:

@@ -80,6 +80,11 @@ def registrable(host: str) -> str:
     return host if is_numeric(host) else _suffixes().privatesuffix(host) or host
 
 
+def is_public_suffix(host: str) -> bool:
+    """Whether strangers register domains directly under it: ``com``, ``co.uk``."""
+    return _suffixes().is_public(host)
+
+
 def has_known_end(host: str) -> bool:
     """Whether the host ends in a public suffix, and so is surely meant as one."""
     return _suffixes().publicsuffix(host, accept_unknown=False) is not None

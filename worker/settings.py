@@ -3,6 +3,7 @@
 from datetime import timedelta
 from functools import cached_property
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,6 +41,13 @@ class Settings(BaseSettings):
 
     Only addresses, such as ``192.0.2.53:53`` or ``[2001:db8::53]:53``.
     """
+    spf_mechanisms: str = Field(default="mx", pattern=r"^[\x21-\x7e]+( [\x21-\x7e]+)*$", max_length=400)
+    """SPF mechanisms of the servers that mail leaves from, as ``GET /v1/domains`` asks for them.
+
+    For example ``ip4:192.0.2.10 include:_spf.relay.example``.
+    """
+    mail_host: str = ""
+    """Name of the host that takes mail for us: the target of MX records; empty: the host of ``public_url``."""
     phishing_threshold: int = Field(default=60, ge=1)
     """Score from which ``settings.phishing_protection`` refuses content; 0 is harmless, 100 the most. Above 100
     nothing is refused, only noted.
@@ -70,8 +78,22 @@ class Settings(BaseSettings):
     """Largest body of a request that carries mail. All others may have 1 MB."""
     idempotency_hours: int = 24
     """How long an ``Idempotency-Key`` is remembered."""
+    retention_message_days: int = Field(default=90, ge=0)
+    """How long a finished mail is kept: the message with its attempts, its content, attachments that no other mail
+    has. 0 keeps it for ever, here and below.
+    """
+    retention_log_days: int = Field(default=400, ge=0)
+    """How long the log, the timelines of contacts, deals and customers, and the conversations are kept."""
+    retention_event_days: int = Field(default=100, ge=0)
+    """How long events and their webhook deliveries are kept."""
+    retention_audit_days: int = Field(default=730, ge=0)
+    """How long the audit trail is kept."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
+    otel_endpoint: str = ""
+    """Root of an OTLP/HTTP receiver of traces, such as ``http://127.0.0.1:4318``; empty: none. Needs ``postroad[otel]``."""
+    otel_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Part of the requests that are traced where the caller does not say; 0.01 is one in a hundred."""
     faults: str = ""
     """Makes processes die or freeze at named points, for tests (docs/reliability.md). Empty anywhere else."""
 
@@ -109,6 +131,10 @@ class Settings(BaseSettings):
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
         return tuple(float(part) for part in self.retry_seconds.split(","))
+
+    @cached_property
+    def mail_host_name(self) -> str:
+        return self.mail_host or urlsplit(self.public_url).hostname or ""
 
     @cached_property
     def retry_for(self) -> timedelta:

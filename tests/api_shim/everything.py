@@ -36,6 +36,7 @@ PLACES: Mapping[str, str] = {
     "/customers/{id}": "customer",
     "/companies/{id}": "customer",
     "/mailers/{id}": "mailer",
+    "/domains/{id}": "domain",
     "/users/{id}": "user",
     "/keys/{id}": "key",
     "/suppressions/{id}": "suppression",
@@ -76,6 +77,7 @@ LINKS: Mapping[str, str] = {
 
 SPARE: Mapping[tuple[str, str], str] = {
     ("delete", "/v1/mailers/{id}"): "spare_mailer",
+    ("delete", "/v1/domains/{id}"): "spare_domain",
     ("delete", "/v1/keys/{id}"): "spare_key",
     ("delete", "/v1/users/{id}"): "spare_user",
     ("delete", "/v1/suppressions/{id}"): "spare_suppression",
@@ -100,6 +102,8 @@ BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] 
     },
     ("patch", "/v1/email/configs/{config_id}"): lambda _: {"from_name": "Changed"},
     ("post", "/v1/templates"): lambda _: {"name": uuid4().hex, "subject": "New", "text": "New"},
+    ("post", "/v1/domains"): lambda _: {"domain": f"{uuid4().hex}.test"},
+    ("post", "/v1/domains/{id}/rotate"): lambda _: {"force": True},
     ("post", "/v1/email/validate"): lambda _: {"emails": ["ann@example.com", "not an address"]},
     ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
     ("post", "/v1/webhook-endpoints/{id}/replay"): lambda _: {"since": "2026-01-01T00:00:00Z"},
@@ -220,6 +224,8 @@ class World:
             "credentials": {"host": "127.0.0.1", "port": 9, "security": "none"},
         }  # fmt: skip
         self._made("mailer", "POST", "/mailers", {**relay, "default": True})
+        self._made("domain", "POST", "/domains", {"domain": "example.com"})
+        self._made("spare_domain", "POST", "/domains", {"domain": "spare.test"})
         self._made("spare_mailer", "POST", "/mailers", {**relay, "name": "spare"})
         nobody = f"http://127.0.0.1:{free_port()}"
         consented = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
