@@ -1,7 +1,8 @@
 """Mail that came in: stored, put into its thread, on the timelines, and an event.
 
-The thread is that of the mail it answers (by References and In-Reply-To: ours, or one that came in), else the
-provider's conversation, else one with the same subject and people, else a new one.
+The thread is that of the mail it answers (by References and In-Reply-To: ours, or one that came in; by the address it
+was sent to), else the one that its Thread-Id names, else the provider's conversation, else one with the same subject
+and people, else a new one.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from sqlalchemy import Connection, text
 from models.base import uuid7
 from models.event import EventType
 from providers.base import ProviderEvent
+from worker.blobs import store_files
 from worker.events import NewEvent
 from worker.inbound_mail import InboundMail, read_inbound
 from worker.mail_events import OURS
 from worker.mailers import OpenMailer
+from worker.return_path import Kind, ReturnPaths
 from worker.timeline import REPLIED, Happening, note
 
 log = structlog.get_logger()
@@ -39,9 +42,11 @@ class _Place:
 
 _STORE = text("""
     insert into inbound_message (id, workspace_id, mailer_id, thread_id, rfc_message_id, in_reply_to, reference_ids,
-        from_email, from_name, to_emails, cc_emails, subject, text, html, attachments, is_spam, received_at)
+        from_email, from_name, to_emails, cc_emails, subject, text, html, attachments, is_spam, is_automatic,
+        received_at)
     values (:id, :workspace_id, :mailer_id, :thread_id, :rfc_message_id, :in_reply_to, :references, :from_email,
-        :from_name, :to, :cc, :subject, :text, :html, cast(:attachments as jsonb), :is_spam, :received_at)
+        :from_name, :to, :cc, :subject, :text, :html, cast(:attachments as jsonb), :is_spam, :is_automatic,
+        :received_at)
     on conflict (workspace_id, mailer_id, rfc_message_id) do nothing
     returning id
 """)
@@ -61,6 +66,7 @@ _CONTINUED = text("""
     select rfc_message_id, thread_id from inbound_message
     where workspace_id = :workspace_id and rfc_message_id = any(:names)
 """)
+_BY_THREAD_ID = text("select id from thread where workspace_id = :workspace_id and id = :thread_id")
 _BY_CONVERSATION = text("""
     select id from thread where workspace_id = :workspace_id and provider_thread_id = :conversation limit 1
 """)
@@ -117,20 +123,22 @@ _ACTIVITIES = text("""
 """)
 
 
-def receive(connection: Connection, mailer: OpenMailer, event: ProviderEvent) -> NewEvent | None:
+def receive(connection: Connection, mailer: OpenMailer, event: ProviderEvent, paths: ReturnPaths) -> NewEvent | None:
     """Stores the mail of a ``received`` event. The caller appends the event returned, and commits.
 
+    paths: reads the addresses that lead to the mail answered.
     None where the mail was stored before, or the event brings none: a notice that one lies at the provider.
     """
     mail = read_inbound(event)
     if mail is None:
         log.info("inbound_without_mail", provider=mailer.provider_name, mailer_id=str(mailer.id))
         return None
-    place = _place(connection, mailer.workspace_id, mail)
+    place = _place(connection, mailer.workspace_id, mail, _answered_by_address(mail, event, paths))
     values = {**_values(mail), "workspace_id": mailer.workspace_id, "thread_id": place.thread_id, "id": uuid7()}
     values |= {"mailer_id": mailer.id, "received_at": event.at}
     if connection.execute(_STORE, values).one_or_none() is None:
         return None
+    store_files(connection, mailer.workspace_id, mail.files)
     _join(connection, place, mail, values)
     return _event(mailer, mail, place, event)
 
@@ -147,19 +155,27 @@ def _values(mail: InboundMail) -> dict[str, Any]:
         "subject": mail.subject,
         "text": mail.text,
         "html": mail.html,
-        "attachments": orjson.dumps([dict(file) for file in mail.attachments]).decode(),
+        "attachments": orjson.dumps([file.listing for file in mail.files]).decode(),
         "is_spam": mail.is_spam,
+        "is_automatic": mail.automatic,
         "provider_thread_id": mail.provider_thread_id,
     }
 
 
-def _place(connection: Connection, workspace_id: UUID, mail: InboundMail) -> _Place:
-    if mail.answers:
-        found = _by_references(connection, workspace_id, mail.answers)
+def _answered_by_address(mail: InboundMail, event: ProviderEvent, paths: ReturnPaths) -> list[UUID]:
+    """Messages of ours whose own reply address it was sent to."""
+    read = (paths.read(address) for address in (event.recipient or "", *mail.to, *mail.cc))
+    return [found.id for found in read if found is not None and found.kind is not Kind.INBOX]
+
+
+def _place(connection: Connection, workspace_id: UUID, mail: InboundMail, answered: list[UUID]) -> _Place:
+    if mail.answers or answered:
+        found = _by_references(connection, workspace_id, [*mail.answers, *map(_spelled, answered)])
         if found is not None:
             return found
     parameters = {
         "workspace_id": workspace_id,
+        "thread_id": mail.thread_id,
         "conversation": mail.provider_thread_id,
         "from_email": mail.from_email.lower(),
         "topic": mail.topic,
@@ -167,7 +183,9 @@ def _place(connection: Connection, workspace_id: UUID, mail: InboundMail) -> _Pl
         "reply_marks": _REPLY_MARKS,
     }
     found_id: UUID | None = None
-    if mail.provider_thread_id is not None:
+    if mail.thread_id is not None:
+        found_id = connection.execute(_BY_THREAD_ID, parameters).scalar_one_or_none()
+    if found_id is None and mail.provider_thread_id is not None:
         found_id = connection.execute(_BY_CONVERSATION, parameters).scalar_one_or_none()
     if found_id is None and mail.topic is not None:
         found_id = connection.execute(_BY_SUBJECT, parameters).scalar_one_or_none()
@@ -179,7 +197,7 @@ def _by_references(connection: Connection, workspace_id: UUID, names: list[str])
     ids = [UUID(match[1]) for name in names if (match := OURS.match(name))]
     parameters = {"workspace_id": workspace_id, "names": names, "ids": ids}
     ours = {row.rfc_message_id: row for row in connection.execute(_ANSWERED, parameters)}
-    ours |= {f"<postroad{row.message_id}@": row for row in ours.values()}
+    ours |= {_spelled(row.message_id): row for row in ours.values()}
     theirs = {row.rfc_message_id: row.thread_id for row in connection.execute(_CONTINUED, parameters)}
     for name in names:
         answered = ours.get(name) or ours.get(name.partition("@")[0] + "@")
@@ -188,6 +206,11 @@ def _by_references(connection: Connection, workspace_id: UUID, names: list[str])
         if name in theirs:
             return _Place(thread_id=theirs[name])
     return None
+
+
+def _spelled(message_id: UUID) -> str:
+    """How a Message-ID of ours begins."""
+    return f"<postroad{message_id}@"
 
 
 def _join(connection: Connection, place: _Place, mail: InboundMail, values: dict[str, Any]) -> None:

@@ -2,23 +2,43 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
-from email.utils import getaddresses
+from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from providers.base import ProviderEvent
+from worker.auto_reply import why_automatic
+from worker.mail_tree import Part, read_mail, unwrapped
 from worker.storable import text
 
 LONGEST_BODY = 1_000_000
 """Characters kept of each body."""
 MOST_ADDRESSES = 200
 MOST_REFERENCES = 100
+MOST_FILES = 100
 
 _IDS = re.compile(r"<[^<>\s]{1,990}>")
 _REPLY = re.compile(r"^(?:\s*(?:re|aw|antw|sv|vs|odp|rif|res|tr|wg|fw|fwd)\s*(?:\[\d+\])?\s*:)+\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboundFile:
+    """An attachment."""
+
+    name: str = field(repr=False)
+    mime_type: str
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def listing(self) -> dict[str, Any]:
+        """As it stands with the mail; the bytes lie in `models.blob.Blob`."""
+        return {"name": self.name, "mimeType": self.mime_type, "size": len(self.data), "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +57,13 @@ class InboundMail:
     subject: str = field(repr=False)
     text: str | None = field(repr=False)
     html: str | None = field(repr=False)
-    attachments: tuple[Mapping[str, Any], ...]
-    """``{"name", "mimeType", "size"}`` each."""
+    files: tuple["InboundFile", ...]
     is_spam: bool
     automatic: bool
     """Written by a machine: a vacation note, a list, a report. Nobody answered."""
     provider_thread_id: str | None = None
+    thread_id: UUID | None = None
+    """Of its Thread-Id header, which a mail may have that was written in answer to one with such a header."""
 
     @property
     def answers(self) -> list[str]:
@@ -87,85 +108,67 @@ def _from_fields(event: ProviderEvent) -> InboundMail:
         subject=_line(data.get("subject")),
         text=_body(data.get("text")),
         html=_body(data.get("html")),
-        attachments=tuple(
-            _attachment(file.get("filename"), file.get("content_type"), _decoded_size(file.get("content_base64")))
-            for file in data.get("attachments") or ()
+        files=tuple(
+            _file(file.get("filename"), file.get("content_type"), _of_base64(file.get("content_base64")))
+            for file in (data.get("attachments") or ())[:MOST_FILES]
         ),
-        **_nature(headers),
+        **_nature({"subject": str(data.get("subject") or "")} | headers),
     )
 
 
 def _from_raw(event: ProviderEvent) -> InboundMail:
-    raw = event.data["raw"]
-    message = message_from_bytes(
-        raw if isinstance(raw, bytes) else str(raw).encode("utf-8", "replace"), policy=policy.default
-    )
-    assert isinstance(message, EmailMessage)  # noqa: S101 -- the policy makes no other
-    headers = {name: value for name in _READ if (value := _header(message, name))}
-    name, address = next(iter(getaddresses([headers.get("from", "")])), ("", ""))
+    mail = tree_of(event)
+    headers: dict[str, str] = {}
+    for name, _ in mail.headers:
+        headers.setdefault(name, mail.header(name))
+    name, address = next(iter(mail.addresses("from")), ("", ""))
+    sender = event.data.get("envelope_from")
+    plain, html = mail.first("text/plain"), mail.first("text/html")
     return InboundMail(
         **_threading(headers, event),
-        from_email=_address(address or event.data.get("envelope_from")),
+        from_email=_address(address or sender),
         from_name=text(name, 320) or None,
-        to=_unique(address for _, address in getaddresses([headers.get("to", "")])),
-        cc=_unique(address for _, address in getaddresses([headers.get("cc", "")])),
+        to=_unique(address for _, address in mail.addresses("to")),
+        cc=_unique(address for _, address in mail.addresses("cc")),
         subject=_line(headers.get("subject")),
-        text=_body(_part(message, "plain")),
-        html=_body(_part(message, "html")),
-        attachments=tuple(_attachments(message)),
-        **_nature(headers),
+        text=None if plain is None else _body(plain.text),
+        html=None if html is None else _body(html.text),
+        files=tuple(_attached(mail, {id(plain), id(html)}))[:MOST_FILES],
+        **_nature(headers, sender),
     )
 
 
-_READ = (
-    "from", "to", "cc", "subject", "message-id", "in-reply-to", "references", "auto-submitted", "precedence",
-    "list-id", "x-auto-response-suppress", "x-spam-flag", "x-spam-status", "content-type",
-)  # fmt: skip
+def tree_of(event: ProviderEvent) -> Part:
+    """The raw mail that a ``received`` event brings, taken apart."""
+    raw = event.data["raw"]
+    return read_mail(raw if isinstance(raw, bytes) else str(raw).encode("utf-8", "replace"))
 
 
-def _header(message: EmailMessage, name: str) -> str:
-    """A header's text; the parser raises all kinds of errors on malformed ones, which then are not there."""
-    try:
-        return str(message[name] or "")
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return ""
-
-
-def _part(message: EmailMessage, kind: str) -> str | None:
-    try:
-        part = message.get_body((kind,))
-        return None if part is None else _decoded(part)
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return None
-
-
-def _decoded(part: Any) -> str:
-    try:
-        return str(part.get_content())
-    except (LookupError, ValueError):  # a charset that nobody knows
-        return bytes(part.get_payload(decode=True) or b"").decode("utf-8", "replace")
-
-
-def _attachments(message: EmailMessage) -> Iterable[Mapping[str, Any]]:
-    try:
-        for part in message.iter_attachments():
-            size = len(part.get_payload(decode=True) or b"")
-            yield _attachment(part.get_filename(), part.get_content_type(), size)
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+def _attached(part: Part, bodies: set[int]) -> Iterator[InboundFile]:
+    """The files of a mail: all its leaves but the two bodies. An attached mail is one file."""
+    if id(part) in bodies:
         return
+    if part.media_type.startswith("multipart/") and part.parts:
+        for inner in part.parts:
+            yield from _attached(inner, bodies)
+    elif part.media_type in ("message/rfc822", "message/global"):
+        yield _file(part.filename or "message.eml", part.media_type, part.payload)
+    elif part.payload and (
+        part.disposition == "attachment" or part.filename or not part.media_type.startswith("text/")
+    ):
+        yield _file(part.filename, part.media_type, part.payload)
 
 
-def _attachment(name: object, mime_type: object, size: int) -> Mapping[str, Any]:
-    return {
-        "name": _line(name) or "attachment",
-        "mimeType": _line(mime_type) or "application/octet-stream",
-        "size": size,
-    }
+def _file(name: object, mime_type: object, data: bytes) -> InboundFile:
+    return InboundFile(
+        name=_line(name)[:255] or "attachment",
+        mime_type=_line(mime_type)[:255] or "application/octet-stream",
+        data=data,
+    )
 
 
-def _decoded_size(content: object) -> int:
-    encoded = str(content or "").rstrip()
-    return len(encoded) * 3 // 4 - (len(encoded) - len(encoded.rstrip("=")))
+def _of_base64(content: object) -> bytes:
+    return unwrapped(str(content or "").encode("ascii", "replace"), "base64")
 
 
 def _threading(headers: Mapping[str, str], event: ProviderEvent) -> dict[str, Any]:
@@ -178,23 +181,28 @@ def _threading(headers: Mapping[str, str], event: ProviderEvent) -> dict[str, An
         "in_reply_to": answered[0] if answered else None,
         "references": tuple(_ids(headers.get("references", ""))[-MOST_REFERENCES:]),
         "provider_thread_id": text(str(conversation)) if conversation else None,
+        "thread_id": _uuid(headers.get("thread-id", "")),
     }
+
+
+def _uuid(value: str) -> UUID | None:
+    try:
+        return UUID(value.strip().strip("<>").partition("@")[0])
+    except ValueError:
+        return None
 
 
 def _ids(value: str) -> list[str]:
     return [text(found) for found in _IDS.findall(value)]
 
 
-def _nature(headers: Mapping[str, str]) -> dict[str, Any]:
-    """RFC 3834 section 5, and what else machines are known by."""
-    automatic = (
-        headers.get("auto-submitted", "no").strip().lower() not in ("no", "")
-        or headers.get("precedence", "").strip().lower() in ("bulk", "list", "junk")
-        or "list-id" in headers
-        or headers.get("content-type", "").lower().startswith("multipart/report")
-    )
-    spam = [headers.get(name, "").strip().lower() for name in ("x-spam-flag", "x-spam-status")]
-    return {"automatic": automatic, "is_spam": any(value.startswith("yes") for value in spam)}
+def _nature(headers: Mapping[str, str], envelope_from: object = None) -> dict[str, Any]:
+    sender = None if envelope_from is None else str(envelope_from)
+    spam = [headers.get(name, "").strip().lower() for name in ("x-spam-flag", "x-spam-status", "x-spam")]
+    return {
+        "automatic": why_automatic(headers, headers.get("subject", ""), sender) is not None,
+        "is_spam": any(value.startswith("yes") for value in spam),
+    }
 
 
 def _unique(addresses: Iterable[object]) -> tuple[str, ...]:

@@ -94,6 +94,13 @@ class Part:
         given = _parameters(self.header("content-disposition")).get("filename") or self.parameters.get("name", "")
         return decoded(given)
 
+    def first(self, media_type: str) -> "Part | None":
+        """The first part of a type that is to be read with the mail: no attachment, and in no attached mail."""
+        if self.media_type == media_type and self.disposition != "attachment":
+            return self
+        inside = self.parts if self.media_type.startswith("multipart/") else ()
+        return next((found for part in inside if (found := part.first(media_type)) is not None), None)
+
     def walk(self) -> Iterator["Part"]:
         """This part and all below it, in order, those of attached mails too."""
         yield self

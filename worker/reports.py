@@ -22,8 +22,11 @@ from providers.base import BadSignature, HookRequest, ProviderEvent
 from worker.bell import FOLLOWUP_LANE, FOLLOWUP_QUEUE, endpoint_lane
 from worker.events import append_events, unseen
 from worker.inbound import receive
+from worker.inbound_mail import tree_of
 from worker.mail_events import OVERTAKEN, UNFINISHED, Applied, Reported, apply_events
 from worker.mailers import OpenMailer
+from worker.return_path import ReturnPaths
+from worker.returned import read_returned, returned_events
 from worker.runtime import Runtime
 from worker.standstill import RUNS
 from worker.vault import SecretUnreadable, Vault
@@ -63,6 +66,7 @@ class RawMail:
     recipient: str | None = field(default=None, repr=False)
     """The envelope's, where there was one."""
     envelope_from: str | None = field(default=None, repr=False)
+    """Empty for the return path of a bounce, ``<>``."""
     provider_thread_id: str | None = None
 
 
@@ -158,7 +162,7 @@ def apply_reports(runtime: Runtime) -> int:
         if not rows:
             return 0
         reports, later = _read_all(runtime, rows)
-        applied = _apply(connection, reports)
+        applied = _apply(connection, reports, ReturnPaths(runtime.settings.keys))
         later += [_later(report, applied.waiting[report.id]) for report in reports if report.id in applied.waiting]
         _finish(connection, {row.id for row in rows}, later)
         connection.commit()
@@ -225,7 +229,7 @@ def _called(mailer: OpenMailer, head: Mapping[str, Any], row: Any) -> Sequence[P
 
 
 def _mail_event(mail: Mapping[str, Any], row: Any) -> ProviderEvent:
-    data = {name: mail[name] for name in ("envelope_from", "provider_thread_id") if mail[name]}
+    data = {name: mail[name] for name in ("envelope_from", "provider_thread_id") if mail[name] is not None}
     return ProviderEvent(
         type=EventType.RECEIVED,
         at=row.created_at,
@@ -240,13 +244,13 @@ def _dated(event: ProviderEvent, stored_at: datetime) -> ProviderEvent:
     return replace(event, at=min(event.at, stored_at))
 
 
-def _apply(connection: Connection, reports: Sequence[Report]) -> Applied:
+def _apply(connection: Connection, reports: Sequence[Report], paths: ReturnPaths) -> Applied:
     """All together; where that fails, each alone: what cannot be applied must not come first again and again, and hold
     up all the rest.
     """
     try:
         with connection.begin_nested():
-            return _apply_together(connection, reports)
+            return _apply_together(connection, reports, paths)
     except SQLAlchemyError as error:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
@@ -259,23 +263,32 @@ def _apply(connection: Connection, reports: Sequence[Report]) -> Applied:
         return Applied(waiting={reports[0].id: f"could not be applied: {why}"})
     applied = Applied()
     for report in reports:
-        applied.add(_apply(connection, [report]))
+        applied.add(_apply(connection, [report], paths))
     return applied
 
 
-def _apply_together(connection: Connection, reports: Sequence[Report]) -> Applied:
-    about_mails, came_in = [], []
+def _apply_together(connection: Connection, reports: Sequence[Report], paths: ReturnPaths) -> Applied:
+    about_mails: list[Reported] = []
+    came_in = []
     for report in reports:
         for event in report.events:
-            one = Reported(report=report.id, workspace_id=report.mailer.workspace_id, event=event)
-            if event.type == EventType.RECEIVED:
-                came_in.append((report, event))
-            else:
-                about_mails.append(one)
+            told = [event] if event.type != EventType.RECEIVED else _told_by_mail(connection, report, event, paths)
+            about_mails += [Reported(report=report.id, workspace_id=report.mailer.workspace_id, event=e) for e in told]
+            came_in += [] if told else [(report, event)]
     applied = apply_events(connection, about_mails)
-    received = [receive(connection, report.mailer, event) for report, event in came_in]
+    received = [receive(connection, report.mailer, event, paths) for report, event in came_in]
     applied.endpoints |= append_events(connection, unseen(connection, [event for event in received if event]))
     return applied
+
+
+def _told_by_mail(
+    connection: Connection, report: Report, event: ProviderEvent, paths: ReturnPaths
+) -> list[ProviderEvent]:
+    """What a mail that came in says about mail of ours, if it is a bounce or a complaint; else nothing."""
+    if not event.data.get("raw"):
+        return []
+    found = read_returned(tree_of(event), paths, event.data.get("envelope_from"), event.recipient)
+    return [] if found is None else returned_events(connection, report.mailer, found, event.at)
 
 
 def _later(report: Report, why: str) -> dict[str, Any]:

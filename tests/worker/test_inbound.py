@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from email.message import EmailMessage
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -39,6 +40,9 @@ def house(configured: Settings, postmark: PostmarkEmulator) -> Iterator[Postmark
     opened = PostmarkHouse(configured, postmark)
     yield opened
     opened.close()
+
+
+PDF_HASH = sha256(b"%PDF-").hexdigest()
 
 
 def _inbound(
@@ -93,7 +97,7 @@ def test_a51_an_answer_joins_the_thread_of_the_mail_it_answers(house: PostmarkHo
         "Thanks!",
     )
     assert mail.html == "<p>Thanks!</p><script>x</script>"
-    assert mail.attachments == [{"name": "a.pdf", "mimeType": "application/pdf", "size": 5}]
+    assert mail.attachments == [{"name": "a.pdf", "mimeType": "application/pdf", "size": 5, "sha256": PDF_HASH}]
     assert (thread.is_read, thread.last_direction, thread.has_inbound, thread.has_outbound) == (
         False,
         "inbound",
@@ -240,7 +244,7 @@ def test_a_raw_mail_is_read_in_full() -> None:
     assert mail.to == ("hello@demo.test", "two@demo.test")
     assert mail.references == ("<a@x.test>", "<b@x.test>")
     assert ((mail.text or "").strip(), (mail.html or "").strip()) == ("text", "<p>html</p>")
-    assert mail.attachments == ({"name": "a.pdf", "mimeType": "application/pdf", "size": 5},)
+    assert [(file.name, file.mime_type, file.data) for file in mail.files] == [("a.pdf", "application/pdf", b"12345")]
 
 
 @pytest.mark.parametrize(
