@@ -80,6 +80,11 @@ MARK_SENT = Move(
 
 _PICK_ONE = "select m.id, null::timestamptz as send_at from message m where id = :id and ({which}) for no key update"
 
+_PICK_THESE = """
+    select m.id, null::timestamptz as send_at from message m
+    where id = any(cast(:ids as uuid[])) and ({which}) order by id for no key update skip locked
+"""
+
 # Inside one submission along the index, so that a chunk of a very large one costs no more than its own rows.
 _PICK_SOME = """
     select m.id, submission.send_at
@@ -122,6 +127,11 @@ def move_one(db: Connection | Session, move: Move, message_id: UUID, **values: A
     """Moves one message if it is in a state that allows it; None if not. The caller commits."""
     row = db.execute(move.statement(_PICK_ONE), _parameters(values) | {"id": message_id}).one()
     return _moved(row) if row.number else None
+
+
+def move_these(db: Connection | Session, move: Move, ids: Sequence[UUID], **values: Any) -> Moved:
+    """Moves those of the messages that are in a state that allows it, in order. The caller commits."""
+    return _moved(db.execute(move.statement(_PICK_THESE), _parameters(values) | {"ids": list(ids)}).one())
 
 
 def move_some(db: Connection | Session, move: Move, groups: Sequence[Sequence[UUID]], **values: Any) -> Iterator[Moved]:

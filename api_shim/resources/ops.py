@@ -13,7 +13,7 @@ from api_shim.http import SessionDep, caller_with, services
 from api_shim.text import Line
 from models.message import Priority
 from worker.beat import due_lanes
-from worker.bell import QUEUES, SEND_QUEUES
+from worker.bell import PRIORITIES, QUEUES
 from worker.liveness import live_workers
 from worker.orphans import reconcile, requeue
 from worker.queues import queue_depths
@@ -22,8 +22,6 @@ from worker.standstill import pause, resume
 router = APIRouter(prefix="/ops", tags=["ops"])
 Reader = Annotated[Caller, caller_with("ops:read")]
 Operator = Annotated[Caller, caller_with("ops:write")]
-
-PRIORITIES = {queue: priority for priority, queue in SEND_QUEUES.items()}
 
 
 class PauseOrder(BaseModel):

@@ -5,17 +5,30 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from pydantic import ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
-from api_shim.errors import ApiError, Fault
+from api_shim.errors import ApiError
 from api_shim.http import SessionDep, caller_with
+from api_shim.message_filter import MessageFilter
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from models.base import from_ulid, ulid
 from models.message import OPEN, UNTIL_SOMEBODY_ACTS, Message, State, Submission
 
 router = APIRouter(tags=["submissions"])
+
+
+class MessageQuery(MessageFilter):
+    """The filter of a list, and its place."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: Cursor = None
+
+
 Reader = Annotated[Caller, caller_with("email:read")]
 
 
@@ -86,26 +99,12 @@ def _status(counts: dict[str, int], *, is_open: bool) -> str:
 def list_messages(
     session: SessionDep,
     caller: Reader,
-    ref_id: str | None = None,
-    state: Annotated[State | None, Query()] = None,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
+    query: Annotated[MessageQuery, Query()],
 ) -> dict[str, Any]:
-    """Messages, newest first; of one submission with ``ref_id``."""
-    query = select(Message).where(Message.workspace_id == caller.workspace_id, *after_id(Message.id, cursor))
-    if ref_id is not None:
-        query = query.where(Message.submission_id == _submission_key(ref_id))
-    if state is not None:
-        query = query.where(Message.state == state)
-    rows: Sequence[Message] = session.scalars(query.order_by(Message.id.desc()).limit(limit + 1)).all()
-    return page(rows, limit, show_message, lambda row: [row.id])
-
-
-def _submission_key(ref_id: str) -> UUID:
-    key = from_ulid(ref_id)
-    if key is None:
-        raise ApiError("VALIDATION_ERROR", faults=[Fault("ref_id", f"{ref_id!r} is not a ULID of 26 characters")])
-    return key
+    """Messages, newest first, by whatever is known of them."""
+    asked = select(Message).where(*query.conditions(caller.workspace_id), *after_id(Message.id, query.cursor))
+    rows: Sequence[Message] = session.scalars(asked.order_by(Message.id.desc()).limit(query.limit + 1)).all()
+    return page(rows, query.limit, show_message, lambda row: [row.id])
 
 
 @router.get("/messages/{message_id}")

@@ -106,6 +106,10 @@ BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] 
     ("post", "/v1/domains/{id}/rotate"): lambda _: {"force": True},
     ("post", "/v1/email/validate"): lambda _: {"emails": ["ann@example.com", "not an address"]},
     ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
+    **dict.fromkeys(
+        (("post", "/v1/messages/cancel"), ("post", "/v1/messages/retry")),
+        lambda world: {"filter": {"campaign_id": world["campaign"]}, "dry_run": True},
+    ),
     ("post", "/v1/webhook-endpoints/{id}/replay"): lambda _: {"since": "2026-01-01T00:00:00Z"},
 }
 """Bodies where the documented example does not fit a second time or has none."""
