@@ -58,7 +58,7 @@ def read_form(request: HookRequest) -> Form:
     """A form in either encoding (RFC 7578, or URL-encoded). Raises ValueError."""
     kind = request.headers["content-type"]
     if not kind.lower().startswith("multipart"):
-        pairs = parse_qsl(request.body.decode(), keep_blank_values=True, max_num_fields=1000)
+        pairs = parse_qsl(request.body.decode(), keep_blank_values=True, errors="surrogateescape")
         return Form(fields=dict(pairs))
     fields: dict[str, str] = {}
     uploads = []

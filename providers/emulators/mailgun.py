@@ -75,6 +75,8 @@ class MailgunEmulator(Emulator):
         self.index_lag_seconds = index_lag_seconds
         self.rewrite_message_id = False
         """Puts Mailgun's own Message-ID, as it does with one it does not like."""
+        self.stored: dict[str, bytes] = {}
+        """Mail that came in, by the path at which it lies."""
         self.mails: list[Mail] = []
         self.events: list[dict[str, Any]] = []
 
@@ -89,8 +91,20 @@ class MailgunEmulator(Emulator):
             ("GET", f"/v3/{self.domain}/events"): self._search,
             ("GET", f"/v3/domains/{self.domain}"): self._domain,
         }
+        if call.path in self.stored:
+            return Reply(200, {"body-mime": self.stored[call.path].decode(errors="surrogateescape")})
         route = routes.get((call.method, call.path))
         return route(call) if route else Reply(404, {"message": "Domain not found"})
+
+    def store(self, mime: bytes) -> str:
+        """A route keeps a mail that came in. Returns the URL at which it lies."""
+        path = f"/v3/domains/{self.domain}/messages/{secrets.token_hex(16)}"
+        self.stored[path] = mime
+        return self.url + path
+
+    def routed(self, **fields: str) -> dict[str, str]:
+        """The fields of a route's call, signed as of now."""
+        return {**fields, **self._signature(time.time())}
 
     def error(self, status: int) -> Reply:
         if status == 401:
@@ -119,10 +133,12 @@ class MailgunEmulator(Emulator):
 
     def signed(self, event: Mapping[str, Any], *, timestamp: float | None = None) -> Hook:
         """The webhook call for an event, signed as of now or of ``timestamp`` (seconds)."""
-        moment, token = str(int(timestamp or time.time())), secrets.token_hex(25)
+        return Hook(json.dumps({"signature": self._signature(timestamp or time.time()), "event-data": event}).encode())
+
+    def _signature(self, timestamp: float) -> dict[str, str]:
+        moment, token = str(int(timestamp)), secrets.token_hex(25)
         digest = hmac.new(self.signing_key.encode(), f"{moment}{token}".encode(), hashlib.sha256).hexdigest()
-        signature = {"timestamp": moment, "token": token, "signature": digest}
-        return Hook(json.dumps({"signature": signature, "event-data": event}).encode())
+        return {"timestamp": moment, "token": token, "signature": digest}
 
     def _take(self, call: Call) -> Reply:
         form = multipart(call)

@@ -39,6 +39,7 @@ PLACES: Mapping[str, str] = {
     "/domains/{id}": "domain",
     "/users/{id}": "user",
     "/keys/{id}": "key",
+    "/erasures/{id}": "erasure",
     "/suppressions/{id}": "suppression",
     "/webhook-endpoints/{id}": "endpoint",
     "/webhook-endpoints/{id}/deliveries/{delivery_id}": "delivery",
@@ -81,6 +82,9 @@ SPARE: Mapping[tuple[str, str], str] = {
     ("delete", "/v1/keys/{id}"): "spare_key",
     ("delete", "/v1/users/{id}"): "spare_user",
     ("delete", "/v1/suppressions/{id}"): "spare_suppression",
+    ("get", "/v1/mailers/{id}/mailbox"): "oauth_mailer",
+    ("put", "/v1/mailers/{id}/mailbox"): "oauth_mailer",
+    ("delete", "/v1/mailers/{id}/mailbox"): "left_mailer",
     ("post", "/v1/mailers/{id}/connect"): "oauth_mailer",
     ("post", "/v1/mailers/{id}/disconnect"): "oauth_mailer",
     ("delete", "/v1/opportunities/{id}"): "spare_deal",
@@ -94,6 +98,7 @@ SPARE: Mapping[tuple[str, str], str] = {
 BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] = {
     ("post", "/v1/suppressions/import"): lambda _: b"address\nimported@example.com\n",
     ("post", "/v1/suppressions"): lambda _: {"address": f"{uuid4().hex}@example.com"},
+    ("post", "/v1/erasures"): lambda _: {"address": f"{uuid4().hex}@example.com"},
     ("post", "/v1/users"): lambda _: {"email": f"{uuid4().hex}@example.com", "name": "New"},
     ("post", "/v1/email/configs"): lambda _: {
         "from_email_handle": f"h{uuid4().hex[:8]}",
@@ -108,7 +113,7 @@ BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] 
     ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
     **dict.fromkeys(
         (("post", "/v1/messages/cancel"), ("post", "/v1/messages/retry")),
-        lambda world: {"filter": {"campaign_id": world["campaign"]}, "dry_run": True},
+        lambda world: {"campaign_id": world["campaign"], "dry_run": True},
     ),
     ("post", "/v1/webhook-endpoints/{id}/replay"): lambda _: {"since": "2026-01-01T00:00:00Z"},
 }
@@ -221,6 +226,7 @@ class World:
         self._made("suppression", "POST", "/suppressions", {"address": suppressed})
         self._made("spare_suppression", "POST", "/suppressions", {"address": f"{uuid4().hex}@example.com"})
         self._ids["suppressed_address"] = suppressed
+        self._made("erasure", "POST", "/erasures", {"address": f"{uuid4().hex}@example.com"})
 
     def _sending(self) -> None:
         relay = {
@@ -234,7 +240,9 @@ class World:
         nobody = f"http://127.0.0.1:{free_port()}"
         consented = {"client_id": "c", "client_secret": "s", "refresh_token": "r"}
         gmail = {**relay, "provider": "gmail", "name": "gmail", "credentials": consented}
-        self._made("oauth_mailer", "POST", "/mailers", {**gmail, "base_url": nobody, "auth_url": nobody})
+        for name in ("oauth_mailer", "left_mailer"):
+            self._made(name, "POST", "/mailers", {**gmail, "base_url": nobody, "auth_url": nobody})
+            self._made(name, "PUT", f"/mailers/{self[name]}/mailbox", {}, key="mailer_id")
         self._made(
             "config",
             "POST",

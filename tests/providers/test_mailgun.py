@@ -1,11 +1,14 @@
 """Mailgun against its emulator: what goes out, what each answer means, what its events become."""
 
+import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import requests
 
 from providers.base import BadSignature, HookRequest, Lookup, Result
 from providers.emulators.http import Fault, Hook
@@ -13,6 +16,7 @@ from providers.emulators.mailgun import MailgunEmulator, multipart
 from providers.mailgun import Mailgun
 from providers.mailgun_hooks import REPLAY_SECONDS
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, mail
+from worker.inbound_mail import read_inbound
 
 
 @pytest.fixture
@@ -273,3 +277,88 @@ def test_the_emulator_reads_the_multipart_form_whole(mailgun: MailgunEmulator, a
     email = mail(mime=b"Subject: x\r\n\r\n--not a boundary\r\n\x00\xff\r\n")
     adapter.send([email])
     assert multipart(mailgun.calls[0])["message"] == [email.mime]
+
+
+MIME = (
+    b"From: Ann <ann@client.test>\r\nMessage-ID: <in-1@client.test>\r\nSubject: Gr\xfc\xdfe\r\n\r\n\x00\xff binary\r\n"
+)
+ROUTED = {
+    "recipient": "in@mg.demo.test",
+    "sender": "bounces@client.test",
+    "from": "Ann <ann@client.test>",
+    "subject": "Re: Offer",
+    "body-plain": "Thanks!",
+    "Message-Id": "<in-1@client.test>",
+    "message-headers": json.dumps([["To", "A <in@mg.demo.test>, b@demo.test"], ["In-Reply-To", "<x@demo.test>"]]),
+    "content-id-map": json.dumps({"<logo>": "attachment-1"}),
+}
+
+
+def routed(fields: Mapping[str, str], *files: tuple[str, str, bytes]) -> HookRequest:
+    """The call of a route, in the encoding that Mailgun chooses: multipart where there are files."""
+    uploads = [(name, (filename, data, "image/png")) for name, filename, data in files]
+    prepared = requests.Request("POST", "http://h.test", data=dict(fields), files=uploads).prepare()
+    assert isinstance(prepared.body, bytes | str)
+    body = prepared.body.encode() if isinstance(prepared.body, str) else prepared.body
+    return HookRequest(headers={"content-type": prepared.headers["Content-Type"]}, query={}, body=body)
+
+
+def test_a_route_brings_a_mail_by_its_fields_and_files(mailgun: MailgunEmulator, adapter: Mailgun) -> None:
+    tricky = b"\r\n--boundary\r\n\r\n\x00\xff\r\n"
+    [event] = adapter.parse_events(routed(mailgun.routed(**ROUTED), ("attachment-1", "a.png", tricky)))
+    assert (event.type, event.recipient, event.rfc_message_id) == ("received", "in@mg.demo.test", "<in-1@client.test>")
+    [file] = event.data["attachments"]
+    assert base64.b64decode(file["content_base64"]) == tricky
+    assert (file["filename"], file["content_id"]) == ("a.png", "logo")
+    mail = read_inbound(event)
+    assert mail is not None
+    assert (mail.from_email, mail.to, mail.in_reply_to) == (
+        "ann@client.test", ("in@mg.demo.test", "b@demo.test"), "<x@demo.test>",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+def test_a_route_to_a_mime_url_brings_the_mail_as_it_is(
+    mailgun: MailgunEmulator, adapter: Mailgun, multipart: bool
+) -> None:
+    fields = mailgun.routed(recipient="in@mg.demo.test", sender="bounces@client.test")
+    given = fields | {"body-mime": MIME.decode(errors="surrogateescape")}
+    if multipart:
+        parts = "".join(f'--b\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in given.items())
+        body = f"{parts}--b--\r\n".encode(errors="surrogateescape")
+        call = HookRequest(headers={"content-type": 'multipart/form-data; boundary="b"'}, query={}, body=body)
+    else:
+        body = urlencode(given, errors="surrogateescape").encode()
+        call = HookRequest(headers={"content-type": "application/x-www-form-urlencoded"}, query={}, body=body)
+    [event] = adapter.parse_events(call)
+    assert (event.data["raw"], event.data["envelope_from"], event.locator) == (MIME, "bounces@client.test", None)
+
+
+def test_a_route_that_stores_names_where_the_mail_lies(mailgun: MailgunEmulator, adapter: Mailgun) -> None:
+    url = mailgun.store(MIME)
+    [event] = adapter.parse_events(routed(mailgun.routed(**ROUTED, **{"message-url": url})))
+    assert (event.locator, read_inbound(event)) == (url, None)
+    [again] = adapter.parse_events(request(mailgun.signed({"event": "stored", "id": "1", "timestamp": 1.0,
+                                                           "storage": {"url": [url]}})))  # fmt: skip
+    assert again.locator == url
+    fetched = adapter.inbox().fetch(url)
+    assert fetched is not None
+    assert fetched.raw == MIME
+
+
+def test_a_routes_signature_counts_for_one_mail_only(mailgun: MailgunEmulator, adapter: Mailgun) -> None:
+    signed = mailgun.routed(**ROUTED)
+    first = adapter.parse_events(routed(signed))
+    assert adapter.parse_events(routed(signed)) == first, "Mailgun repeats what was not answered"
+    changed: list[dict[str, str]] = [
+        {**signed, "body-plain": "Send money"},
+        {**signed, "signature": "0" * 64},
+        {name: value for name, value in signed.items() if name != "token"},
+        {**mailgun.routed(**ROUTED), "timestamp": "1"},
+        {**mailgun.routed(**ROUTED), "message-headers": "[[1]]"},
+    ]
+    for fields in changed:
+        with pytest.raises(BadSignature):
+            adapter.parse_events(routed(fields))
+    with pytest.raises(BadSignature):
+        adapter.parse_events(HookRequest(headers={"content-type": "multipart/form-data"}, query={}, body=b"--x"))
