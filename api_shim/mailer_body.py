@@ -47,6 +47,8 @@ class MailerChange(BaseModel):
     fallback_id: UUID | None = None
     ip_pools: Annotated[dict[Name, Pool], Field(max_length=100)] = {}
     tracking_domain: Url | None = None
+    return_path_domain: Domain | None = None
+    """Bounces come back to an address of their own at this domain, whose MX is ``postroad inbound``; SMTP only."""
 
     def columns(self) -> dict[str, Any]:
         """Column -> value of every field that was given, but for the credentials."""

@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from models.mailer import MailerStatus
 from providers import adapter, open_provider
 from providers.base import Account, Provider
 from worker.keeper import StoredCredentials
+from worker.return_path import ReturnPaths
 from worker.settings import Settings
 from worker.vault import Vault
 
@@ -43,7 +45,7 @@ def caps_in_force(provider: str, caps: Mapping[str, Any], base_url: str | None) 
 class OpenMailer:
     """A mailer as read for one task, with its adapter."""
 
-    def __init__(self, row: Any, provider: Provider) -> None:
+    def __init__(self, row: Any, provider: Provider, paths: ReturnPaths) -> None:
         self.id: UUID = row.id
         self.workspace_id: UUID = row.workspace_id
         self.provider = provider
@@ -55,6 +57,9 @@ class OpenMailer:
         self.fallback_id: UUID | None = row.fallback_id
         self.on_uncertain: str = row.on_uncertain
         self.tracking_domain: str | None = row.tracking_domain
+        domain = row.return_path_domain
+        self.return_path: Callable[[UUID], str] | None = partial(paths.bounce, domain) if domain else None
+        """Makes the address that bounces of a message come back to; None: they go to the sender."""
         self.caps = caps_in_force(row.provider, row.caps, row.base_url)
         self.learning: bool = row.learning
         """It was throttled not long ago: what was learned from that is asked for."""
@@ -76,6 +81,7 @@ class Providers:
         self._engine = engine
         self._settings = settings
         self._vault = vault
+        self._paths = ReturnPaths(settings.keys)
         self._open: OrderedDict[UUID, tuple[tuple[Any, ...], Provider]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -83,7 +89,7 @@ class Providers:
         """The mailer with its adapter, or None if it was deleted."""
         with self._engine.connect() as connection:
             row = connection.execute(_MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS}).one_or_none()
-        return None if row is None else OpenMailer(row, self._adapter(row))
+        return None if row is None else OpenMailer(row, self._adapter(row), self._paths)
 
     def _adapter(self, row: Any) -> Provider:
         version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)

@@ -53,6 +53,10 @@ class ReturnPaths:
         token = base64.b32encode(body + _tag(self._keys[0][kind], body)).decode("ascii").lower()
         return f"{kind}+{token}@{domain}"
 
+    def bounce(self, domain: str, message_id: UUID) -> str:
+        """The return path of one message."""
+        return self.address(Kind.BOUNCE, message_id, domain)
+
     def read(self, address: str) -> Found | None:
         """What an address leads to, whatever its domain; None if it is not one that we made."""
         match = _LOCAL.fullmatch(address.rpartition("@")[0].lower())

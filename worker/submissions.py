@@ -1,7 +1,7 @@
 """Submissions as the worker uses them: content compiled once, kept as long as there is room."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,8 @@ KEPT_BYTES = 48 * 1024 * 1024
 """Room for compiled content per worker process."""
 
 _LOAD = text("""
-    select id, workspace_id, awaited, expires_at, send_at, case when not id = any(:known) then content end as content
+    select id, workspace_id, awaited, expires_at, send_at, traceparent,
+           case when not id = any(:known) then content end as content
     from submission where id = any(:ids)
 """)
 _FILES = text("select sha256, data from blob where workspace_id = :workspace_id and sha256 = any(:hashes)")
@@ -37,6 +38,11 @@ class LoadedSubmission:
     send_at: datetime | None
     signer: Signer | None = None
     """Who signs its mails; None where they go out unsigned."""
+    traceparent: str | None = None
+    """Of the request that brought it; None where nobody traces."""
+
+    return_path: Callable[[UUID], str] | None = None
+    """Makes the envelope sender of each message; None leaves it the sender's."""
 
     def email(self, message: Held) -> OutboundEmail:
         """The mail of one message, the same on every attempt. Raises worker.compose.CompositionError."""
@@ -49,6 +55,8 @@ class LoadedSubmission:
             date=self.send_at or message.created_at,
         )
         email = self.compiled.email(letter, self.signer)
+        if self.return_path is not None:
+            email = replace(email, envelope_from=self.return_path(message.id))
         return replace(email, draft_id=message.provider_message_id) if message.provider_message_id else email
 
     def subject(self, message: Held) -> str | None:
@@ -103,7 +111,9 @@ class Submissions:
             self._kept.move_to_end(key)
         signs = mailer.provider.wants_signature
         signer = signers.signer(connection, row.workspace_id, known[0].sender.domain) if signs else None
-        return LoadedSubmission(*known, row.awaited, row.expires_at, row.send_at, signer)
+        return LoadedSubmission(
+            *known, row.awaited, row.expires_at, row.send_at, signer, row.traceparent, mailer.return_path
+        )
 
     @staticmethod
     def _compile(connection: Connection, row: Any, content: Content, mailer: OpenMailer, tracker: Tracker) -> Compiled:

@@ -43,6 +43,8 @@ Writer = Annotated[Caller, caller_with("mailers:write")]
 
 NOT_CONNECTED = "not connected yet; start with POST /v1/mailers/{id}/connect"
 
+RETURN_PATH_PROVIDERS = frozenset({"smtp"})
+"""Those that take whatever envelope sender we give; mailboxes take their own address only."""
 ROOTS = {"base_url", "auth_url"}
 
 
@@ -219,6 +221,9 @@ def _written_badly(body: MailerChange, row: Mailer) -> list[Fault]:
     faults = []
     if body.tracking_domain is not None and (problem := url_problem(body.tracking_domain, HTTP_PORTS, path=False)):
         faults.append(Fault("tracking_domain", problem))
+    if body.return_path_domain is not None and row.provider not in RETURN_PATH_PROVIDERS:
+        problem = f"{row.provider} sets the return path itself; leave return_path_domain out, or use an smtp mailer"
+        faults.append(Fault("return_path_domain", problem))
     user_id = body.user_id if "user_id" in body.model_fields_set else row.user_id
     is_default = body.default if "default" in body.model_fields_set else row.is_default
     if is_default and user_id is not None:
@@ -288,7 +293,7 @@ def _set_status(
 
 SHOWN = (
     "id", "provider", "name", "status", "status_reason", "domains", "on_uncertain", "user_id", "base_url",
-    "auth_url", "tracking_domain", "ip_pools", "fallback_id", "throttled_until", "created_at",
+    "auth_url", "tracking_domain", "return_path_domain", "ip_pools", "fallback_id", "throttled_until", "created_at",
 )  # fmt: skip
 
 
