@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The ASGI application of one API process."""
     logs.configure(settings.log_level)
     services = Services(settings)
+    timing = Timing(services.meter, services.traces, BASES)
     visits = Visits(services.engine, services.ringer.ring)
     reception = Reception(services)
     intake = Gatherer(reception.take, threads=INTAKE_THREADS)
@@ -65,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("postroad"),
         description="Queue-backed email delivery: nothing lost, nothing sent twice.",
         lifespan=lifespan,
-        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=Timing(services.meter, BASES))],
+        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=timing)],
         default_response_class=Json,
         docs_url=None,
         redoc_url=None,

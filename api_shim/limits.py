@@ -6,8 +6,9 @@ allows is another matter: the worker paces that by delay, and it is never an err
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
 from api_shim.errors import ApiError
-from api_shim.submission import Submission
 from worker.settings import Settings
 
 log = structlog.get_logger()
@@ -83,19 +83,26 @@ def key_limits(caller: Caller, settings: Settings, mails: int) -> list[Limit]:
     ]
 
 
-def mailer_limits(session: Session, caller: Caller, submission: Submission, mails: int) -> list[Limit]:
-    """The limits of the mailer that a submission is for; none for a mailer without caps."""
-    parameters = {
-        "workspace_id": caller.workspace_id,
-        "mailer_id": submission.mailer_id,
-        "user_id": submission.sender_user_id if submission.personal else None,
-    }
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """A mailer and its caps."""
+
+    id: UUID
+    caps: Mapping[str, Any]
+
+
+def capped_mailer(session: Session, workspace_id: UUID, mailer_id: UUID | None, user_id: UUID | None) -> Capped | None:
+    """The mailer that a submission is for: the one it names, else the default one of the user or of the workspace."""
+    parameters = {"workspace_id": workspace_id, "mailer_id": mailer_id, "user_id": user_id}
     row = session.execute(_MAILER, parameters).one_or_none()
-    return [] if row is None else _of_mailer(row.id, row.caps, mails)
+    return None if row is None else Capped(row.id, row.caps)
 
 
-def _of_mailer(mailer_id: UUID, caps: Mapping[str, Any], mails: int) -> list[Limit]:
-    owner = f"mailer:{mailer_id}"
+def mailer_limits(mailer: Capped | None, mails: int) -> list[Limit]:
+    """The limits of a mailer; none without caps."""
+    if mailer is None:
+        return []
+    owner, caps = f"mailer:{mailer.id}", mailer.caps
     limits = []
     if caps.get("per_second"):
         limits.append(_limit("mailer_per_second", owner, caps["per_second"], SECOND, min(mails, 1)))
@@ -121,9 +128,46 @@ class Limiter:
 
         Raises RATE_LIMITED naming the limit, with Retry-After; UNAVAILABLE where limits must hold without Redis.
         """
+        (answer,) = self.take_all([limits])
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+    def take_all(self, requests: Sequence[Sequence[Limit]]) -> list[Standing | ApiError | None]:
+        """`take` for several requests, in their order; those that share all their limits ask Redis together."""
+        answers: dict[int, Standing | ApiError | None] = {}
+        groups: defaultdict[tuple[tuple[str, int], ...], list[int]] = defaultdict(list)
+        for index, limits in enumerate(requests):
+            groups[tuple((limit.key, limit.count) for limit in limits)].append(index)
+        for members in groups.values():
+            shared = [requests[index] for index in members]
+            answers |= zip(members, self._take_shared(shared), strict=True)
+        return [answers[index] for index in range(len(requests))]
+
+    def _take_shared(self, requests: Sequence[Sequence[Limit]]) -> list[Standing | ApiError | None]:
+        """For requests with the same limits. If not all of them fit, each is asked for by itself."""
+        costs = [[limit.cost for limit in limits] for limits in requests]
+        together = [
+            replace(limit, cost=sum(cost)) for limit, cost in zip(requests[0], zip(*costs, strict=True), strict=True)
+        ]
+        found = self._take(together)
+        if isinstance(found, ApiError) and found.code.name == "RATE_LIMITED" and len(requests) > 1:
+            return list(map(self._alone, requests))
+        answers: list[Standing | ApiError | None] = []
+        if not isinstance(found, list):
+            return [*answers, *(found for _ in requests)]
+        for cost in reversed(costs):
+            answers.append(_tightest(found))
+            found = [replace(one, remaining=one.remaining + spent) for one, spent in zip(found, cost, strict=True)]
+        return answers[::-1]
+
+    def _alone(self, limits: Sequence[Limit]) -> Standing | ApiError | None:
+        found = self._take(limits)
+        return _tightest(found) if isinstance(found, list) else found
+
+    def _take(self, limits: Sequence[Limit]) -> list[Standing] | ApiError | None:
         if time.monotonic() < self._rests_until:
-            self._without_redis()
-            return None
+            return self._without_redis()
         arguments = [value for limit in limits for value in (limit.count, limit.period, limit.cost)]
         try:
             refused, *figures = self._script(keys=[limit.key for limit in limits], args=arguments)
@@ -132,19 +176,20 @@ class Limiter:
             log.warning(
                 "limits_not_counted", error=type(error).__name__, policy=self._settings.limits_when_redis_is_down
             )
-            self._without_redis()
-            return None
+            return self._without_redis()
         standings = [
             Standing(limit, int(figures[3 * index]), float(figures[3 * index + 1]))
             for index, limit in enumerate(limits)
         ]
-        if refused:
-            raise _refusal(standings[refused - 1], float(figures[3 * refused - 1]))
-        return min(standings, key=lambda standing: standing.remaining / standing.limit.count)
+        return _refusal(standings[refused - 1], float(figures[3 * refused - 1])) if refused else standings
 
-    def _without_redis(self) -> None:
-        if self._settings.limits_when_redis_is_down == "closed":
-            raise ApiError("UNAVAILABLE", headers={"Retry-After": "1"})
+    def _without_redis(self) -> ApiError | None:
+        closed = self._settings.limits_when_redis_is_down == "closed"
+        return ApiError("UNAVAILABLE", headers={"Retry-After": "1"}) if closed else None
+
+
+def _tightest(standings: Sequence[Standing]) -> Standing:
+    return min(standings, key=lambda standing: standing.remaining / standing.limit.count)
 
 
 def _refusal(standing: Standing, wait: float) -> ApiError:

@@ -1,7 +1,7 @@
 """``POST /v1/email/send``: one route, three shapes. A plain endpoint on bytes: this is the hot path of the API."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +11,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_shim.auth import Caller, authenticate
 from api_shim.errors import ApiError
 from api_shim.http import UNAVAILABLE, Json, error_response, services, show_standing, unavailable
-from api_shim.idempotency import Repeat, keep_answer, repeat_of
-from api_shim.intake import accept
-from api_shim.limits import key_limits, mailer_limits
-from api_shim.rehearsal import rehearse
+from api_shim.idempotency import keep_answer, repeat_of
+from api_shim.reception import Incoming, Parse, Reception, Taken
+from api_shim.services import Services
 from api_shim.shapes import SHAPES, Body, ShapeModule, read_body, recognise
-from api_shim.submission import Accepted, SendResult, Shape, Submission
+from api_shim.submission import Accepted, SendResult, Shape
 from models.base import ulid
 from models.message import State
-from worker.faults import faultpoint
 
 WAIT_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 30.0
-SCOPE = "email:send"
 LARGE_BODY_BYTES = 64 * 1024
 """Larger bodies are read in a thread, so that they hold up nobody else."""
 
@@ -37,10 +33,6 @@ _RESULT = text("""
            exists (select from followup where m.id = any(message_ids) and tries > 0) as log_failed
     from message m join mailer on mailer.id = m.mailer_id where m.id = :id
 """)
-
-
-Parse = Callable[[Session, Caller], Submission]
-"""Reads a body, which may need the database. Raises ApiError with everything that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +60,55 @@ async def send(request: Request) -> Response:
     shape: ShapeModule = SHAPES[Shape.MAILER]
     try:
         raw = await request.body()
-        body = read_body(raw) if len(raw) < LARGE_BODY_BYTES else await run_in_threadpool(read_body, raw)
+        large = len(raw) >= LARGE_BODY_BYTES
+        body = await run_in_threadpool(read_body, raw) if large else read_body(raw)
         shape = recognise(body.outline)
-        return await submit(request, shape, body, lambda _session, _caller: shape.parse(body.value))
+        return await submit(request, shape, body, lambda _session, _caller: shape.parse(body.value), alone=large)
     except ApiError as error:
         return error_response(request, error, shape.render_error)
     except UNAVAILABLE:
         return error_response(request, unavailable(), shape.render_error)
 
 
-async def submit(request: Request, shape: ShapeModule, body: Body, parse: Parse) -> Response:
+async def submit(request: Request, shape: ShapeModule, body: Body, parse: Parse, *, alone: bool = True) -> Response:
     """Stores what ``parse`` makes of the body, waits as long as the caller prefers, and answers in the shape.
 
+    alone: not together with other requests, because it takes long or asks the database for itself.
     Raises ApiError, and what the database raises when it is away.
     """
     prefer = preference(request.headers.get("prefer"))
     seconds = prefer.seconds if prefer.seconds is not None else WAIT_SECONDS if shape.WAITS else 0.0
-    # A body that is refused is compared with none; why it is refused is said to those who may send.
-    repeat = None if body.fault else repeat_of(request.headers.get("idempotency-key"), body.value)
-    intake = Intake(request)
-    taken = await run_in_threadpool(intake.take, parse, repeat, awaited=seconds > 0)
-    if isinstance(taken, Rehearsed):
-        return Json(taken.answer)
-    caller, accepted = taken
+    incoming = Incoming(
+        authorization=request.headers.get("authorization"),
+        parse=parse,
+        # A body that is refused is compared with none; why it is refused is said to those who may send.
+        repeat=None if body.fault else repeat_of(request.headers.get("idempotency-key"), body.value),
+        request_id=request.scope["request_id"],
+        traceparent=request.scope.get("traceparent"),
+        awaited=seconds > 0,
+    )
+    taken = await _take(request, incoming, alone=alone)
+    show_standing(request, taken.standing)
+    if taken.fault is not None:
+        raise taken.fault
+    if taken.rehearsal is not None:
+        return Json(taken.rehearsal)
+    return await _answer(request, shape, taken, prefer, seconds)
+
+
+async def _take(request: Request, incoming: Incoming, *, alone: bool) -> Taken:
+    reception: Reception = request.app.state.reception
+    if alone:
+        (taken,) = await run_in_threadpool(reception.take, [incoming])
+        return taken
+    taken = await request.app.state.intake.do(incoming)
+    return await run_in_threadpool(taken.apart) if taken.apart else taken
+
+
+async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Preference, seconds: float) -> Response:
+    accepted = taken.accepted
+    if accepted is None:
+        raise TypeError("what is neither refused nor rehearsed was accepted")
     headers = {"Preference-Applied": prefer.applied} if prefer.applied else {}
     if accepted.original is not None:
         headers["Idempotency-Replayed"] = "true"
@@ -98,7 +116,7 @@ async def submit(request: Request, shape: ShapeModule, body: Body, parse: Parse)
             return Json(accepted.original.answer, accepted.original.status, headers=headers)
     if seconds > 0:
         await services(request).announcements.outcome(accepted.message_id, seconds, recorded=shape.WAITS_FOR_LOG)
-        status, answer = await run_in_threadpool(intake.answer, shape, accepted, repeat, caller)
+        status, answer = await run_in_threadpool(_outcome, services(request), shape, taken, accepted)
     else:
         status, answer = shape.render(queued(accepted))
     if status == 202:
@@ -106,68 +124,15 @@ async def submit(request: Request, shape: ShapeModule, body: Body, parse: Parse)
     return Json(answer, status, headers=headers)
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """The answer to a dry run."""
-
-    answer: dict[str, Any]
-
-
-class Intake:
-    """The database work of one request; runs in a thread."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._services = services(request)
-
-    def take(self, parse: Parse, repeat: Repeat | None, *, awaited: bool) -> tuple[Caller, Accepted] | Rehearsed:
-        """Authenticates, parses and stores, or rehearses. Who may not send learns nothing about the body."""
-        with self._services.sessions() as session:
-            caller = authenticate(session, self._request.headers.get("authorization"), self._services.peppers)
-            submission = self._parsed(parse, session, caller)
-            mails = len(submission.to) if submission.individual else 1
-            limits = key_limits(caller, self._services.settings, mails)
-            limits += mailer_limits(session, caller, submission, mails)
-            session.rollback()  # no transaction stays open while Redis is asked
-            show_standing(self._request, self._services.limiter.take(limits))
-            if submission.dry_run:
-                return Rehearsed(rehearse(session, caller, submission, services=self._services))
-            accepted = accept(
-                session,
-                caller,
-                submission,
-                settings=self._services.settings,
-                ringer=self._services.ringer,
-                repeat=repeat,
-                request_id=self._request.scope["request_id"],
-                awaited=awaited,
-            )
-            faultpoint("intake_storing")
+def _outcome(held: Services, shape: ShapeModule, taken: Taken, accepted: Accepted) -> tuple[int, Mapping[str, Any]]:
+    """Reads the row, which is the truth, and keeps the answer for repeats."""
+    repeat, key_id = taken.request.repeat, taken.caller.key_id if taken.caller else None
+    with held.sessions() as session:
+        status, answer = shape.render(_result(session, accepted))
+        if repeat and key_id:
+            status, answer = keep_answer(session, key_id, repeat.key, status, answer)
             session.commit()
-            faultpoint("intake_stored")
-            return caller, accepted
-
-    def _parsed(self, parse: Parse, session: Session, caller: Caller) -> Submission:
-        """The submission; a refusal costs nothing, but its answer too says where the limits stand."""
-        try:
-            caller.require(SCOPE)
-            return parse(session, caller)
-        except ApiError:
-            session.rollback()
-            held = services(self._request)
-            show_standing(self._request, held.limiter.take(key_limits(caller, held.settings, 0)))
-            raise
-
-    def answer(
-        self, shape: ShapeModule, accepted: Accepted, repeat: Repeat | None, caller: Caller
-    ) -> tuple[int, Mapping[str, Any]]:
-        """Reads the row, which is the truth, and keeps the answer for repeats."""
-        with self._services.sessions() as session:
-            status, answer = shape.render(_result(session, accepted))
-            if repeat and caller.key_id:
-                status, answer = keep_answer(session, caller.key_id, repeat.key, status, answer)
-                session.commit()
-            return status, answer
+        return status, answer
 
 
 def queued(accepted: Accepted) -> SendResult:

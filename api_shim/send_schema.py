@@ -5,7 +5,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from api_shim.errors import CODES, ApiError, Fault, Missing
-from api_shim.send import LONGEST_WAIT_SECONDS, SCOPE, WAIT_SECONDS, queued
+from api_shim.reception import SCOPE
+from api_shim.send import LONGEST_WAIT_SECONDS, WAIT_SECONDS, queued
 from api_shim.shapes import SHAPES
 from api_shim.shapes.schemas import SCHEMAS
 from api_shim.submission import Accepted, SendResult, Shape

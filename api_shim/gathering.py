@@ -1,0 +1,104 @@
+"""Group commit: what arrives while others are being stored is stored together, with one transaction for all of them.
+
+A commit costs the same for one row as for fifty. Nobody waits for company: the first request goes at once, and those
+that come meanwhile make the next group.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST = 100
+"""Requests in one group."""
+
+PATIENCE_SECONDS = 0.025
+"""After so long a group counts as held up, and the next one no longer waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[T, R]):
+    item: T
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[R]"
+
+
+class Gatherer(Generic[T, R]):
+    """Does ``work`` for groups, in threads of its own.
+
+    work: returns a result for each item, in their order; what it raises goes to all of them.
+    """
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], *, threads: int) -> None:
+        self._work = work
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="intake")
+        self._lock = Lock()
+        self._waiting: list[_Waiting[T, R]] = []
+        self._running = 0
+        self._fresh_until = 0.0
+
+    async def do(self, item: T) -> R:
+        """The result for one item."""
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[T, R] = _Waiting(item, loop, loop.create_future())
+        with self._lock:
+            is_first = not self._waiting
+            self._waiting.append(waiting)
+        if is_first:
+            loop.call_soon(self._begin, loop)  # what else the loop has just read comes along
+        return await waiting.answer
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._start() and self._waiting:
+            loop.call_later(PATIENCE_SECONDS, self._begin, loop)
+
+    def _start(self) -> bool:
+        with self._lock:
+            held_up = time.monotonic() >= self._fresh_until
+            if not self._waiting or (self._running and not held_up) or self._running >= self._threads:
+                return False
+            group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            self._running += 1
+            self._fresh_until = time.monotonic() + PATIENCE_SECONDS
+        self._pool.submit(self._do, group)
+        return True
+
+    def _do(self, group: Sequence[_Waiting[T, R]]) -> None:
+        try:
+            results: Sequence[R | Exception] = self._work([waiting.item for waiting in group])
+        except Exception as error:  # noqa: BLE001 -- it is raised where the results are waited for
+            results = [error] * len(group)
+        with self._lock:
+            self._running -= 1
+            self._fresh_until = 0.0
+        self._start()
+        answers: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]]
+        answers = defaultdict(list)
+        for waiting, result in zip(group, results, strict=True):
+            answers[waiting.loop].append((waiting.answer, result))
+        for loop, told in answers.items():
+            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(_tell, told)
+
+    def close(self) -> None:
+        """Waits for what is being done."""
+        self._pool.shutdown()
+
+
+def _tell(answers: Sequence[tuple["asyncio.Future[R]", R | Exception]]) -> None:
+    for answer, result in answers:
+        if answer.done():
+            continue  # its request was given up
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
