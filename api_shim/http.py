@@ -1,7 +1,6 @@
 """What every route shares: request ids, body limits, the caller, a session, the error envelope."""
 
 import re
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,8 +144,8 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         headers = Headers(scope=scope)
+        answered = self._timing.begin(scope, headers.get("traceparent"))
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         large = scope["path"].endswith(MAIL_PATHS) or HOOKS_PATH in scope["path"]
@@ -157,7 +156,7 @@ class Front:
                 added = MutableHeaders(scope=message)
                 added["X-Request-ID"] = scope["request_id"]
                 added.update(scope.get("rate_limit_headers", {}))
-                self._timing.observe(scope, started, message["status"])
+                answered(message["status"])
             await send(message)
 
         if refusal := _refusal(headers, limit):

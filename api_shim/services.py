@@ -15,6 +15,7 @@ from worker.meter import Flusher, Meter
 from worker.pace import Pace
 from worker.runtime import open_tracker
 from worker.settings import Settings
+from worker.traces import open_traces
 from worker.vault import Vault
 
 
@@ -29,6 +30,7 @@ class Services:
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, health_check_interval=10
         )
+        self.traces = open_traces(settings, "postroad api")
         self.meter = Meter()
         self.flusher = Flusher(self.meter, self.engine)
         self.limiter = Limiter(self.redis, settings)
@@ -46,6 +48,8 @@ class Services:
 
     def close(self) -> None:
         self.flusher.close()
+        if self.traces is not None:
+            self.traces.close()
         self.ringer.close()
         self.providers.close()
         self.domains.close()

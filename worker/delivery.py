@@ -7,7 +7,7 @@ leaves one slice uncertain and the rest of its batch simply returns to the queue
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from worker.meter import count_call
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts, too_early
 from worker.retry import Backoff
 from worker.runtime import Runtime
+from worker.traces import Attributes
 from worker.validation import refusal
 
 log = structlog.get_logger()
@@ -52,17 +53,22 @@ _SUPPRESSED = text("""
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
-    _give_up_abandoned(runtime)
     mailer = runtime.providers.mailer(mailer_id)
     if mailer is None or not mailer.sends:
         return 0
     allowed = runtime.pace.take(mailer, priority, mailer.provider.batch)
     if not allowed:
         return 0
+    with runtime.hands:
+        return _deliver_batch(runtime, mailer, priority, allowed)
+
+
+def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> int:
     longest = max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS)
+    since = time.time_ns()
     with runtime.engine.begin() as connection:
         batch = lease.claim(
-            connection, mailer_id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
+            connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
         faultpoint("claiming")
     faultpoint("claimed")
@@ -72,6 +78,7 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
         return 0
     started = time.monotonic()
     with deadline(longest), _handed_back(runtime, batch), closing(Delivery(runtime, mailer, batch)) as delivery:
+        delivery.show_claim(since)
         delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
@@ -80,23 +87,20 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
 
 @contextmanager
 def _handed_back(runtime: Runtime, batch: Batch) -> Iterator[None]:
-    """Ends the lease at once if the work on it fails: the beat recovers it as if the worker had died."""
+    """Ends the lease at once if the work on it fails for a reason of its own: the beat recovers it as if the worker had
+    died, so that what always fails is isolated.
+
+    If it is the database that fails, nothing can be said to it now, and nothing is wrong with the mail: as soon as it
+    is back, the heartbeat lets go of what is no longer in hand.
+    """
     try:
         yield
-    except Exception:
-        runtime.abandoned.add(batch.lease_id)
-        with suppress(OperationalError, InterfaceError):
-            _give_up_abandoned(runtime)
+    except (OperationalError, InterfaceError):
         raise
-
-
-def _give_up_abandoned(runtime: Runtime) -> None:
-    """If the database was away when the work failed, the next task says so: until then the lease blocks its lane."""
-    if runtime.abandoned:
-        with runtime.engine.begin() as connection:
-            for lease_id in runtime.abandoned:
-                lease.give_up(connection, lease_id)
-        runtime.abandoned.clear()
+    except Exception:
+        with suppress(OperationalError, InterfaceError), runtime.engine.begin() as connection:
+            lease.give_up(connection, batch.lease_id)
+        raise
 
 
 class Delivery:
@@ -135,11 +139,29 @@ class Delivery:
         ready = self._sift([message for message in held if message.was is State.QUEUED])
         while ready and self.mailer.sends and time.monotonic() - started < TASK_SECONDS:
             slice_, ready = ready[: self._slice_size], ready[self._slice_size :]
-            with stricter_deadline(COMPOSE_SECONDS):
+            with stricter_deadline(COMPOSE_SECONDS), self._shown("compose", slice_):
                 composed = self._compose(slice_)
-            self._send(self._begin(composed))
+            begun = self._begin(composed)
+            with self._shown("send", [message for message, _ in begun]):
+                self._send(begun)
             self._invite()
         self._finish([*ready, *unasked, *too_much])
+
+    def show_claim(self, since: int) -> None:
+        """``since``: when the claim began, by `time.time_ns`."""
+        if self.runtime.traces is not None:
+            self.runtime.traces.note("claim", self._parents(self.batch.messages), {}, since)
+
+    def _shown(self, step: str, messages: Sequence[Held]) -> AbstractContextManager[None]:
+        """Shows a step in the traces of the submissions that it is about."""
+        if self.runtime.traces is None:
+            return nullcontext()
+        about: Attributes = {"provider": self._provider.name, "mails": len(messages)}
+        return self.runtime.traces.step(step, self._parents(messages), about)
+
+    def _parents(self, messages: Sequence[Held]) -> Iterator[str | None]:
+        loaded = (self.submissions.get(message.submission_id) for message in messages)
+        return (submission.traceparent for submission in loaded if submission)
 
     @property
     def _provider(self) -> Provider:
@@ -282,13 +304,16 @@ class Delivery:
         patience = time.monotonic() + self.runtime.settings.lease_seconds / 2
         while True:
             try:
+                if self.connection.closed:
+                    self.connection = self._connect()
                 faultpoint("recording")
                 ours = record_verdicts(self.connection, self.batch.lease_id, self.unwritten, begin)
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() > patience:
                     raise
                 log.warning("outcomes_wait_for_database", error=type(error).__name__, outcomes=len(self.unwritten))
-                self._reconnect()
+                self._hang_up()
+                time.sleep(RECONNECT_SECONDS)
             else:
                 faultpoint("recorded")
                 self._tell_followup()
@@ -302,12 +327,11 @@ class Delivery:
         if any(verdict.awaited for verdict in finished):
             self.runtime.bells.ring(FOLLOWUP_LANE)
 
-    def _reconnect(self) -> None:
-        time.sleep(RECONNECT_SECONDS)
-        self.connection.invalidate()
-        self.connection.close()
-        with suppress(OperationalError, InterfaceError):
-            self.connection = self._connect()
+    def _hang_up(self) -> None:
+        """Whatever state the connection is in; the next attempt opens another."""
+        if not self.connection.closed:
+            self.connection.invalidate()
+            self.connection.close()
 
     def _finish(self, left: Sequence[Held]) -> None:
         """The last verdicts; what was not got to goes back."""

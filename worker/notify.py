@@ -7,7 +7,7 @@ transaction is open while a request is on the wire.
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from worker.series import WEBHOOK_ATTEMPTS
 from worker.settings import Settings
 from worker.signature import new_secret, signature
 from worker.standstill import RUNS
+from worker.traces import Traces
 from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Result, Turn
 from worker.vault import SecretUnreadable, Vault
 from worker.wire import FACTS, body
@@ -79,9 +80,12 @@ class Notifier:
     it is not, a slow receiver may see an event twice.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, vault: Vault, meter: Meter | None = None) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, vault: Vault, meter: Meter | None = None, traces: Traces | None = None
+    ) -> None:
         self._engine = engine
         self._meter = meter or Meter()
+        self._traces = traces
         self._settings = settings
         self._vault = vault
         self._postman = Postman(settings.webhook_guard, settings.webhook_timeout_seconds)
@@ -193,6 +197,12 @@ class Notifier:
         return {row["id"]: row for row in rows}
 
     def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Answer:
+        if self._traces is None:
+            return self._sent(url, secrets, parcel, ())
+        with self._traces.request("webhook", parcel.traceparents, {"events": len(parcel.deliveries)}) as traceparent:
+            return self._sent(url, secrets, parcel, [("traceparent", traceparent)] if traceparent else ())
+
+    def _sent(self, url: str, secrets: Sequence[str], parcel: Parcel, more: Iterable[tuple[str, str]]) -> Answer:
         timestamp = int(time.time())
         headers = (
             ("content-type", "application/json"),
@@ -200,6 +210,7 @@ class Notifier:
             ("webhook-id", parcel.webhook_id),
             ("webhook-timestamp", str(timestamp)),
             ("webhook-signature", signature(secrets, parcel.webhook_id, timestamp, parcel.body)),
+            *more,
         )
         answer = self._postman.post(url, headers, parcel.body)
         faultpoint("posted")
@@ -258,10 +269,7 @@ class Notifier:
 
 def _parcels(claimed: Sequence[Delivery], facts: Facts, endpoint: Row[Any]) -> list[Parcel]:
     if endpoint.max_batch == 1:
-        return [
-            Parcel(webhook_id=str(each.id), deliveries=(each,), body=orjson.dumps(body(facts[each.event_id])))
-            for each in claimed
-        ]
+        return [_parcel(each.id, (each,), body(facts[each.event_id]), facts) for each in claimed]
     return [_array(chunk, facts) for chunk in _chunks(claimed, endpoint.max_batch, endpoint.ordered)]
 
 
@@ -285,7 +293,12 @@ def _array(chunk: tuple[Delivery, ...], facts: Facts) -> Parcel:
     """
     items = [{**body(facts[each.event_id]), "webhook_id": str(each.id)} for each in chunk]
     name = chunk[0].id if len(chunk) == 1 else uuid.uuid5(chunk[0].id, " ".join(str(each.id) for each in chunk))
-    return Parcel(webhook_id=str(name), deliveries=chunk, body=orjson.dumps(items))
+    return _parcel(name, chunk, items, facts)
+
+
+def _parcel(webhook_id: UUID, chunk: tuple[Delivery, ...], content: object, facts: Facts) -> Parcel:
+    traceparents = tuple(facts[each.event_id]["traceparent"] for each in chunk)
+    return Parcel(webhook_id=str(webhook_id), deliveries=chunk, body=orjson.dumps(content), traceparents=traceparents)
 
 
 def _verdicts(result: Result, delays: Sequence[float]) -> list[Verdict]:

@@ -5,6 +5,7 @@ commit wrote, and that row goes in the commit of the log rows. While the log can
 request gets EMAIL_LOG_FAILED, the event says so, and a later try repairs it.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ from worker.faults import faultpoint
 from worker.meter import count_outcomes
 from worker.runtime import Runtime
 from worker.standstill import RUNS
+from worker.traces import MOST
 
 log = structlog.get_logger()
 
@@ -139,6 +141,11 @@ _ANNOUNCE = text("""
     from message m join submission s on s.id = m.submission_id where m.id = any(:ids) and s.awaited
 """)
 
+_TRACED = text("""
+    select distinct s.traceparent from message m join submission s on s.id = m.submission_id
+    where m.id = any(:ids) and s.traceparent is not null limit :most
+""")
+
 _POSTPONE = text("""
     insert into followup (message_ids, tries, due_at, error)
     select array[id], :tries, clock_timestamp() + :wait, :error from unnest(:ids) as id
@@ -150,6 +157,7 @@ def record(runtime: Runtime) -> int:
 
     A failure of the log is written down and tried again by itself; any other database error is raised.
     """
+    since = time.time_ns()
     with runtime.engine.connect() as connection:
         outbox = _take(connection)
         if not outbox.message_ids:
@@ -159,8 +167,11 @@ def record(runtime: Runtime) -> int:
                 endpoints = _write(connection, outbox)
         except SQLAlchemyError as error:
             endpoints = _postpone(connection, outbox, error)
+        traced = _traced(connection, outbox) if runtime.traces is not None else ()
         faultpoint("following_up")
         connection.commit()
+    if runtime.traces is not None:
+        runtime.traces.note("record", traced, {"mails": len(outbox.message_ids)}, since)
     for endpoint_id in endpoints:
         runtime.bells.ring(endpoint_lane(endpoint_id))
     return len(outbox.message_ids)
@@ -170,6 +181,11 @@ def _take(connection: Connection) -> Outbox:
     rows = connection.execute(_TAKE, {"batch": BATCH}).all()
     ids = sorted({message_id for row in rows for message_id in row.message_ids})
     return Outbox(ids, max((row.tries for row in rows), default=0))
+
+
+def _traced(connection: Connection, outbox: Outbox) -> Sequence[str]:
+    """The spans that the submissions came from."""
+    return connection.execute(_TRACED, {"ids": outbox.message_ids, "most": MOST}).scalars().all()
 
 
 def _write(connection: Connection, outbox: Outbox) -> set[UUID]:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import redis
 from celery import Celery
@@ -20,6 +21,7 @@ from worker.pace import Pace
 from worker.settings import Settings
 from worker.signers import Signers
 from worker.submissions import Submissions
+from worker.traces import open_traces
 from worker.tracking import Tracker
 from worker.vault import Vault
 
@@ -41,6 +43,7 @@ class Runtime:
             settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
         )
         self.meter = Meter()
+        self.traces = open_traces(settings, "postroad worker")
         self.bells = Bells(celery or celery_app(settings), self.redis)
         self.pace = Pace(self.redis, self.bells)
         self.circuits = Circuits(self.redis)
@@ -51,12 +54,14 @@ class Runtime:
         self.domains = Domains(settings.dns_servers)
         self.submissions = Submissions()
         self.signers = Signers(self.vault)
-        self.notifier = Notifier(self.engine, settings, self.vault, self.meter)
-        self.abandoned: set[int] = set()
-        """Leases of batches whose work failed, until the database knows: see `worker.delivery`."""
+        self.notifier = Notifier(self.engine, settings, self.vault, self.meter, self.traces)
+        self.hands = threading.Lock()
+        """Held while a batch is in hand: a lease of ours that stands while it is free, stands for nothing."""
 
     def close(self) -> None:
         self.notifier.close()
+        if self.traces is not None:
+            self.traces.close()
         self.domains.close()
         self.providers.close()
         self.engine.dispose()

@@ -91,7 +91,10 @@ class Settings(BaseSettings):
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
     otel_endpoint: str = ""
-    """Root of an OTLP/HTTP receiver of traces, such as ``http://127.0.0.1:4318``; empty: none. Needs ``postroad[otel]``."""
+    """Root of an OTLP/HTTP receiver of traces, such as ``http://127.0.0.1:4318``; empty: none.
+
+    Needs ``postroad[otel]``.
+    """
     otel_ratio: float = Field(default=1.0, ge=0, le=1)
     """Part of the requests that are traced where the caller does not say; 0.01 is one in a hundred."""
     faults: str = ""

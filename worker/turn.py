@@ -41,6 +41,8 @@ class Parcel:
     webhook_id: str
     deliveries: tuple[Delivery, ...]
     body: bytes = field(repr=False)
+    traceparents: tuple[str | None, ...] = ()
+    """Of the submissions whose events it carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ FACTS: Select[Any] = (
         Event.submission_id,
         Submission.campaign_id,
         Submission.custom_args,
+        Submission.traceparent,
         Message.rfc_message_id,
         Message.thread_id,
         Message.provider_thread_id,
