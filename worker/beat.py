@@ -20,6 +20,7 @@ from worker.fallback import Fallbacks
 from worker.faults import faultpoint
 from worker.meter import fold
 from worker.queues import queue_depths
+from worker.retention import keep_until
 from worker.runtime import Runtime
 from worker.standstill import paused
 
@@ -164,7 +165,9 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
     ticker = Ticker(runtime)
     # Measuring a long queue takes its time; ringing does not wait for it.
     sampler = threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler", daemon=True)
+    keeper = threading.Thread(target=keep_until, args=(runtime, stop), name="keeper", daemon=True)
     sampler.start()
+    keeper.start()
     next_housekeeping = time.monotonic()
     while not stop.is_set():
         started = time.monotonic()
@@ -174,6 +177,7 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
             ticker.housekeeping()
         stop.wait(max(0.0, TICK_SECONDS - (time.monotonic() - started)))
     sampler.join()
+    keeper.join()
 
 
 def _sample_until(ticker: Ticker, stop: threading.Event) -> None:

@@ -134,11 +134,11 @@ def _without(content: dict[str, Any], address: str, *, whole: bool) -> tuple[dic
     whole: it went to nobody else, so that nothing but its sender and its switches is left.
     """
     if whole:
-        left = {name: content[name] for name in ("sender", "individual", "settings") if name in content}
+        left: dict[str, Any] = {name: content[name] for name in ("sender", "individual", "settings") if name in content}
         hashes = {item["sha256"] for item in content.get("attachments", ())}
         return {**left, "subject": "", "personalised": False}, hashes
     nobody = {"email": ERASED, "name": None}
-    replaced = {
+    replaced: dict[str, Any] = {
         name: [nobody if item["email"].lower() == address else item for item in content[name]]
         for name in ("to", "cc", "bcc", "reply_to")
         if name in content

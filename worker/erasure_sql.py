@@ -11,15 +11,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 def _replaced(column: str) -> str:
     """An array of addresses with the person's one overwritten, in its order."""
     return f"""array(select case when lower(one) = :address then :erased else one end
-                     from unnest({column}) with ordinality as each(one, place) order by place)"""
+                     from unnest({column}) with ordinality as each(one, place) order by place)"""  # noqa: S608 -- names of our own
 
 
 def _page(key: str, order: str, table: str, named: str) -> str:
-    """The next rows of the workspace: ``found``, the keys of those that name the person, and ``last``, where to go on."""
+    """The workspace's next rows: ``found``, the keys of those that name the person, and ``last``, where to go on."""
     return f"""
         with page as (select {key} as id, {order} as place, {named} as named from {table}
                       where workspace_id = :workspace and {order} > :after order by {order} limit :limit)
-        select array_agg(id) filter (where named ~* :pattern) as found, (array_agg(place order by place desc))[1] as last
+        select array_agg(id) filter (where named ~* :pattern) as found,
+               (array_agg(place order by place desc))[1] as last
         from page
     """  # noqa: S608 -- names of our own
 

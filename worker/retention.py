@@ -4,6 +4,7 @@ Run by the beat. Several may do it at once: what one holds the other passes over
 """
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.append_only import RETENTION
 from models.partition import drop_parts, first_id, make_parts, partitioned
+from worker.erasure import erase_pending
+from worker.runtime import Runtime
 from worker.settings import Settings
+from worker.vault import SecretUnreadable
 
 log = structlog.get_logger()
 
 EVERY_SECONDS = 600.0
+ERASURE_SECONDS = 2.0
+"""Requests to forget a person are looked for this often."""
 BATCH = 1_000
 REST_SECONDS = 0.05
 """Between two batches, so that those who send mail never queue behind those who forget it."""
@@ -126,15 +132,22 @@ def keep(engine: Engine, settings: Settings, now: datetime, stop: threading.Even
     return gone
 
 
-def keep_until(engine: Engine, settings: Settings, stop: threading.Event) -> None:
-    """Does so every few minutes until ``stop`` is set. Raises nothing: what is left goes the next time."""
+def keep_until(runtime: Runtime, stop: threading.Event) -> None:
+    """Forgets whom it is asked to forget, and what is too old, until ``stop`` is set.
+
+    Raises nothing: what is left goes the next time.
+    """
+    next_keeping = 0.0
     while not stop.is_set():
         try:
-            if gone := keep(engine, settings, datetime.now(UTC), stop):
-                log.info("retention_done", **gone)
-        except SQLAlchemyError as error:
-            log.warning("retention_failed", error=type(error).__name__, next=f"again in {EVERY_SECONDS:g} s")
-        stop.wait(EVERY_SECONDS)
+            erase_pending(runtime.engine, runtime.vault)
+            if time.monotonic() >= next_keeping:
+                if gone := keep(runtime.engine, runtime.settings, datetime.now(UTC), stop):
+                    log.info("retention_done", **gone)
+                next_keeping = time.monotonic() + EVERY_SECONDS
+        except (SQLAlchemyError, SecretUnreadable) as error:
+            log.warning("retention_failed", error=type(error).__name__, next=f"again in {ERASURE_SECONDS:g} s")
+        stop.wait(ERASURE_SECONDS)
 
 
 def _before(settings: Settings, kind: str, now: datetime) -> datetime | None:

@@ -85,7 +85,7 @@ def add_suppressions(
         return {"added": added, "known": len(rows) - added}
     row = session.scalars(select(Suppression).where(*_wanted(caller, body.address, None, body.list_id))).one()
     if added:
-        audit(session, caller, "suppression.added", body.address, reason=body.reason, list_id=body.list_id)
+        audit(session, caller, "suppression.added", str(row.id), reason=body.reason, list_id=body.list_id)
     session.commit()
     return show(row)
 
@@ -190,13 +190,13 @@ def _add(session: Session, caller: Caller, rows: Sequence[SuppressionNew]) -> in
 
 def _remove(session: Session, caller: Caller, *conditions: ColumnElement[bool], named: dict[str, str]) -> None:
     gone = (
-        delete(Suppression).where(*conditions).returning(Suppression.address, Suppression.reason, Suppression.list_id)
+        delete(Suppression).where(*conditions).returning(Suppression.id, Suppression.reason, Suppression.list_id)
     )
     rows = session.execute(gone).all()
     if not rows:
         raise ApiError("NOT_FOUND", details=named)
     for row in rows:
-        audit(session, caller, "suppression.removed", row.address, reason=row.reason, list_id=row.list_id)
+        audit(session, caller, "suppression.removed", str(row.id), reason=row.reason, list_id=row.list_id)
     session.commit()
 
 

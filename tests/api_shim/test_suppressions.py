@@ -93,7 +93,7 @@ def test_an_address_is_removed_by_id(client: TestClient) -> None:
     assert addresses(client) == ["a@example.com"]
     assert client.delete(f"/v1/suppressions/{id_}").status_code == 404
     entry = client.get("/v1/ops/audit?action=suppression.removed").json()["data"][0]
-    assert (entry["target"], entry["detail"]) == ("a@example.com", {"reason": "manual", "list_id": ""})
+    assert (entry["target"], entry["detail"]) == (id_, {"reason": "manual", "list_id": ""})
 
 
 def test_an_address_is_removed_by_itself_from_one_list_or_from_all(client: TestClient) -> None:

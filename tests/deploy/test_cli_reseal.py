@@ -78,5 +78,6 @@ def test_every_sealed_column_is_resealed() -> None:
     names = {f"{table.name}.{column.name}" for table, column in sealed_columns()}
     assert names == {
         "mailer.sealed_credentials", "provider_report.sealed_head", "webhook_endpoint.sealed_secret",
-        "webhook_endpoint.sealed_old_secret",
+        "webhook_endpoint.sealed_old_secret", "erasure.sealed_address", "imap_mailbox.sealed_access",
+        "dkim_key.sealed_private_key",
     }  # fmt: skip
