@@ -114,7 +114,8 @@ CONFLICTS: Final[Mapping[str, str]] = {
         (
             "PATCH /v1/submissions/{ref_id}", "POST /v1/submissions/{ref_id}/retry-failed",
             "POST /v1/messages/{message_id}/cancel", "POST /v1/messages/{message_id}/retry",
-            "POST /v1/messages/{message_id}/mark-sent", "POST /v1/campaigns/{id}/pause",
+            "POST /v1/messages/{message_id}/mark-sent", "POST /v1/messages/{message_id}/redeliver",
+            "GET /v1/messages/{message_id}/raw", "POST /v1/campaigns/{id}/pause",
             "POST /v1/campaigns/{id}/resume", "POST /v1/campaigns/{id}/retry-failed",
         ),
         _TOO_LATE,

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, StrictBool
+from pydantic import ConfigDict, StrictBool
 from sqlalchemy.orm import Session
 
 from api_shim.audit import audit
@@ -18,16 +18,16 @@ router = APIRouter(tags=["submissions"])
 Sender = Annotated[Caller, caller_with("email:send")]
 
 
-class BulkOrder(BaseModel):
+class BulkOrder(MessageFilter):
     """Which messages, by at least one field, and whether only to count them."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"filter": {"campaign_id": "spring"}, "dry_run": True}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"campaign_id": "spring", "dry_run": True}})
 
-    filter: MessageFilter
     dry_run: StrictBool = False
     """Counts what it would be about, and does nothing."""
+
+    def told(self) -> dict[str, Any]:
+        return {name: value for name, value in super().told().items() if name != "dry_run"}
 
 
 @router.post("/messages/cancel")
@@ -43,18 +43,20 @@ def retry_messages(body: BulkOrder, request: Request, session: SessionDep, calle
 
 
 def _ordered(name: str, body: BulkOrder, request: Request, session: Session, caller: Caller) -> dict[str, Any]:
-    if not body.filter.told():
-        fault = Fault("filter", "it is empty, which would mean every message; give at least one field")
+    if not body.told():
+        fault = Fault(
+            "body", "it names no message, which would mean every one; give at least one field to find them by"
+        )
         raise ApiError("VALIDATION_ERROR", faults=[fault])
     bulk = Bulk(
         session=session,
         workspace_id=caller.workspace_id,
-        conditions=body.filter.conditions(caller.workspace_id),
+        conditions=body.conditions(caller.workspace_id),
         order=ORDERS[name],
     )
     if body.dry_run:
-        return {"matched": bulk.count(), "changed": 0, "dry_run": True}
-    return {**carry_out(name, bulk, request, caller, body.filter.told()), "dry_run": False}
+        return {"matched": bulk.count(), "updated": 0, "dry_run": True}
+    return {**carry_out(name, bulk, request, caller, body.told()), "dry_run": False}
 
 
 def carry_out(name: str, bulk: Bulk, request: Request, caller: Caller, asked: dict[str, Any]) -> dict[str, int]:
@@ -65,7 +67,7 @@ def carry_out(name: str, bulk: Bulk, request: Request, caller: Caller, asked: di
     changed, lanes = bulk.carry_out(f"{_DONE[name]} through the API, with others")
     for lane in (FOLLOWUP_LANE, *lanes):
         services(request).ringer.ring(lane)
-    return {"matched": matched, "changed": changed}
+    return {"matched": matched, "updated": changed}
 
 
 _DONE = {"cancel": "cancelled", "retry": "retried"}

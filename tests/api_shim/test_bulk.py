@@ -73,9 +73,9 @@ def test_a_failed_message_is_found_before_it_is_logged(room: Mailroom, client: T
 def test_what_a_filter_finds_is_counted_and_then_cancelled(room: Mailroom, client: TestClient, tenant: Tenant) -> None:
     spring, other = room.submit(3, campaign_id="spring"), room.submit(1)
     asked = {"campaign_id": "spring"}
-    assert _ordered(client, "cancel", filter=asked, dry_run=True) == {"matched": 3, "changed": 0, "dry_run": True}
+    assert _ordered(client, "cancel", **asked, dry_run=True) == {"matched": 3, "updated": 0, "dry_run": True}
     assert room.states(spring) == {"queued": 3}
-    assert _ordered(client, "cancel", filter=asked) == {"matched": 3, "changed": 3, "dry_run": False}
+    assert _ordered(client, "cancel", **asked) == {"matched": 3, "updated": 3, "dry_run": False}
     assert (room.states(spring), room.states(other)) == ({"cancelled": 3}, {"queued": 1})
     with room.services.sessions() as session:
         entry = session.scalars(select(AuditEntry).where(AuditEntry.workspace_id == tenant.workspace_id)).one()
@@ -91,8 +91,8 @@ def test_what_failed_is_retried_under_the_state_of_its_campaign(room: Mailroom, 
         for name in ("paused", "cancelled"):
             session.execute(update(Campaign).where(Campaign.id == name).values(status=name))
         session.commit()
-    done = _ordered(client, "retry", filter={"mailer_id": str(room.mailer_id)})
-    assert (done["matched"], done["changed"]) == (3, 2)
+    done = _ordered(client, "retry", mailer_id=str(room.mailer_id))
+    assert (done["matched"], done["updated"]) == (3, 2)
     assert room.message(mails["cancelled"]).state == State.FAILED
     assert (room.message(mails["paused"]).due_at or datetime.now(UTC)) >= UNTIL_SOMEBODY_ACTS
     running = room.message(mails["running"])
@@ -105,7 +105,7 @@ def test_many_are_moved_in_their_order(room: Mailroom, client: TestClient, monke
     monkeypatch.setattr("api_shim.bulk.CHUNK", 4)
     accepted = room.submit(10)
     room.put(accepted, State.FAILED)
-    assert _ordered(client, "retry", filter={"ref_id": ulid(accepted.submission_id)})["changed"] == 10
+    assert _ordered(client, "retry", ref_id=ulid(accepted.submission_id))["updated"] == 10
     due = [message.due_at for message in sorted(room.messages(accepted), key=lambda message: message.id)]
     assert due == sorted(due, key=lambda at: at or UNTIL_SOMEBODY_ACTS)
     assert len(set(due)) == 10
@@ -113,8 +113,7 @@ def test_many_are_moved_in_their_order(room: Mailroom, client: TestClient, monke
 
 @pytest.mark.parametrize(
     ("order", "field"),
-    [({"filter": {}}, "filter"), ({"filter": {"status": "failed"}}, "filter.status"), ({}, "filter"),
-     ({"filter": {"ref_id": "x"}}, "ref_id")],
+    [({}, "body"), ({"dry_run": True}, "body"), ({"status": "failed"}, "status"), ({"ref_id": "x"}, "ref_id")],
 )  # fmt: skip
 def test_an_order_that_names_nothing_is_refused(client: TestClient, order: dict[str, Any], field: str) -> None:
     answer = client.post("/v1/messages/retry", json=order)
@@ -124,5 +123,5 @@ def test_an_order_that_names_nothing_is_refused(client: TestClient, order: dict[
 
 def test_another_workspaces_messages_are_neither_counted_nor_moved(room: Mailroom, other: TestClient) -> None:
     accepted = room.submit(2, campaign_id="spring")
-    assert _ordered(other, "cancel", filter={"campaign_id": "spring"})["matched"] == 0
+    assert _ordered(other, "cancel", campaign_id="spring")["matched"] == 0
     assert room.states(accepted) == {"queued": 2}
