@@ -18,6 +18,7 @@ from api_shim.limits import Capped, Limit, Standing, capped_mailer, key_limits, 
 from api_shim.rehearsal import rehearse
 from api_shim.services import Services
 from api_shim.submission import Accepted, Submission
+from worker.faults import faultpoint
 
 SCOPE = "email:send"
 
@@ -131,7 +132,9 @@ class Reception:
                 )
             )
         answers = accept_all(session, arrivals, settings=self._services.settings, ringer=self._services.ringer)
+        faultpoint("intake_storing")
         session.commit()
+        faultpoint("intake_stored")
         for taken, answer in zip(arriving, answers, strict=True):
             if isinstance(answer, ApiError):
                 taken.fault = answer

@@ -8,7 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
 from psycopg import Connection
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
@@ -153,10 +156,17 @@ class Entry:
 
 
 def store(session: Session, entries: Sequence[Entry]) -> None:
-    """Writes the rows of all entries in the session's transaction."""
+    """Writes the rows of all entries in the session's transaction. Raises what SQLAlchemy raises."""
     raw = session.connection().connection.driver_connection
     if not isinstance(raw, Connection):
         raise TypeError("the session has no database connection")
+    try:
+        _write(raw, entries)
+    except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
+        raise OperationalError("copy", None, error, hide_parameters=True) from error
+
+
+def _write(raw: Connection[Any], entries: Sequence[Entry]) -> None:
     _copy(raw, "submission", _SUBMISSION, (entry.row() for entry in entries))
     _copy(raw, "message", _MESSAGE, (row for entry in entries for row in entry.messages()))
     _count(raw, entries)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Dialect, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 set_json_loads(orjson.loads)
@@ -45,9 +46,18 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
             "options": "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
         },
     )
+    event.listen(engine, "handle_error", _as_away, retval=True)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _check_if_idle(engine.dialect))
     return engine
+
+
+def _as_away(context: ExceptionContext) -> OperationalError | None:
+    """A server that only reads (a failover, a guard against a full disk) is as good as away to whoever must write."""
+    original = context.original_exception
+    if isinstance(original, ReadOnlySqlTransaction):
+        return OperationalError(context.statement, None, original, hide_parameters=True)
+    return None
 
 
 def _has_news(connection: DBAPIConnection) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.database import connect
+from worker.lease import let_go
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -58,10 +59,20 @@ class Heartbeat:
         while not self._stop.is_set():
             connection.execute(_BEAT, {"name": self._runtime.name, "queues": self._queues, "key": self._key})
             connection.commit()
+            self._let_go(connection)
             self._alive.set()
             self._stop.wait(BEAT_SECONDS)
         connection.execute(text("delete from worker_heartbeat where name = :name"), {"name": self._runtime.name})
         connection.commit()
+
+    def _let_go(self, connection: Connection) -> None:
+        """Ends a lease of ours that nobody works on; the work waits with its next batch until that is said."""
+        if self._runtime.hands.acquire(blocking=False):
+            try:
+                let_go(connection, self._runtime.name)
+                connection.commit()
+            finally:
+                self._runtime.hands.release()
 
     def close(self) -> None:
         self._stop.set()

@@ -8,7 +8,7 @@ recover  the leases of dead workers: claimed -> queued, sending -> uncertain
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,6 +20,10 @@ from worker.standstill import RUNS
 
 CRASHES_TO_ISOLATE = 3
 """A message whose worker died with it in hand this often is taken out of the queue."""
+
+
+BLAMELESS = datetime(1970, 1, 1, tzinfo=UTC)
+"""End of a lease that its living worker let go of: no reason to suspect the messages in it."""
 
 
 class Held(NamedTuple):
@@ -103,7 +107,7 @@ _RETURN = text("""
 # A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock, and is heard of
 # every two seconds. Both must be gone, because a restart of the database frees all locks for a moment.
 _ORPHANS = text("""
-    select lease.id, lease.message_ids from lease
+    select lease.id, lease.message_ids, lease.expires_at > :blameless as crashed from lease
     left join worker_heartbeat worker on worker.name = lease.worker
     where lease.expires_at < clock_timestamp()
        or (lease.created_at < clock_timestamp() - interval '1 second'
@@ -113,9 +117,11 @@ _ORPHANS = text("""
     for update of lease skip locked
 """)
 
+_LET_GO = text("update lease set expires_at = :blameless where worker = :worker and expires_at > :blameless")
+
 _RECOVER = text("""
     with over as (
-        select id, state as was, crashes + 1 as crashes from message
+        select id, state as was, crashes + :crash as crashes from message
         where id = any(:ids) and lease_id = :lease_id and due_at is null
               and state in ('claimed', 'sending', 'uncertain')
         for no key update
@@ -166,8 +172,16 @@ def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> 
 
 
 def give_up(connection: Connection, lease_id: int) -> None:
-    """The lease is over now, whatever is under it: `recover` takes what is left."""
+    """The work on it failed, and may fail again: `recover` takes what is left, as if the worker had died."""
     connection.execute(text("update lease set expires_at = clock_timestamp() where id = :id"), {"id": lease_id})
+
+
+def let_go(connection: Connection, worker: str) -> None:
+    """The worker has nothing in hand, though a lease may say so: `recover` takes it back, and blames no mail for it.
+
+    The claim was committed and its answer lost, or the database was away when the work ended.
+    """
+    connection.execute(_LET_GO, {"worker": worker, "blameless": BLAMELESS})
 
 
 def end(connection: Connection, lease_id: int) -> None:
@@ -178,8 +192,8 @@ def end(connection: Connection, lease_id: int) -> None:
 def recover(connection: Connection) -> int:
     """Ends the leases of dead and overdue workers. Returns how many messages came back. Several may run at once."""
     recovered = 0
-    for lease_id, message_ids in connection.execute(_ORPHANS).all():
-        parameters = {"ids": message_ids, "lease_id": lease_id, "isolate": CRASHES_TO_ISOLATE}
+    for lease_id, message_ids, crashed in connection.execute(_ORPHANS, {"blameless": BLAMELESS}).all():
+        parameters = {"ids": message_ids, "lease_id": lease_id, "crash": int(crashed), "isolate": CRASHES_TO_ISOLATE}
         recovered += connection.execute(_RECOVER, parameters).scalar_one()
         end(connection, lease_id)
     return recovered

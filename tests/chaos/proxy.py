@@ -27,8 +27,7 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._refuses = False
-        self.swallow: bytes = b""
-        """The answer to the next request that contains this is lost, and the connection with it."""
+        self._swallow: tuple[bytes, bytes] | None = None
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -53,6 +52,18 @@ class Proxy:
         if hung:
             self._reset_all()
         self._flows.set()
+
+    def swallow(self, after: bytes, at: bytes) -> None:
+        """Loses the answer to the next request with ``at`` in it, on a connection that ``after`` has passed since now.
+
+        The request itself gets through; the connection is lost with the answer.
+        """
+        self._swallow = (after, at)
+
+    @property
+    def swallowed(self) -> bool:
+        """Whether that has happened."""
+        return self._swallow is None
 
     def _reset_all(self) -> None:
         with self._lock:
@@ -89,14 +100,18 @@ class Proxy:
         self, source: socket.socket, target: socket.socket, mutes: threading.Event | None, deaf: threading.Event
     ) -> None:
         """Passes on until an end closes. ``mutes``: set when the answer to what passes here is to be lost."""
+        seen = False
         with suppress(OSError):
             while data := source.recv(65_536):
                 self._flows.wait()
                 if deaf.is_set():
                     break
-                if mutes is not None and self.swallow and self.swallow in data:
-                    self.swallow = b""
-                    mutes.set()
+                if mutes is not None and self._swallow is not None:
+                    after, at = self._swallow
+                    seen = seen or after in data
+                    if seen and at in data[data.find(after) + 1 :]:
+                        self._swallow = None
+                        mutes.set()
                 target.sendall(data)
         for end in (source, target):
             with self._lock:
