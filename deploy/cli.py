@@ -27,6 +27,8 @@ COMMANDS = {
     "mailer": "deploy.commands.mailer:mailer",
     "domain": "deploy.commands.domain:domain",
     "suppression": "deploy.commands.suppression:suppression",
+    "settings": "deploy.commands.settings:settings",
+    "openapi": "deploy.commands.openapi:openapi",
     "key": "deploy.commands.key:key",
     "erase": "deploy.commands.erase:erase",
     "mcp": "deploy.commands.mcp:mcp",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import dns.exception
@@ -130,7 +131,7 @@ class Records:
 
     def __init__(self, servers: str = "") -> None:
         """servers: as in ``POSTROAD_DNS_SERVERS``. Raises ValueError."""
-        self._resolver = open_resolver(read_servers(servers))
+        self._servers = read_servers(servers)
         self._end = time.monotonic() + LIFETIME_SECONDS
 
     def look_at(self, records: Sequence[Record]) -> dict[str, Finding]:
@@ -151,6 +152,11 @@ class Records:
         return Finding(
             found=tuple(text(value, 1024) for value in found[:MOST_KEPT]), ok=lacking is None, advice=lacking
         )
+
+    @cached_property
+    def _resolver(self) -> dns.resolver.Resolver:
+        """Made where its failure is an answer like any other: a machine may have none."""
+        return open_resolver(self._servers)
 
     def _found(self, name: str, type_: str) -> list[str]:
         left = max(self._end - time.monotonic(), 0.01)
