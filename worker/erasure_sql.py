@@ -35,14 +35,14 @@ FINISH = text("""
         report = (select coalesce(jsonb_object_agg(name, count), '{}') from (
             select name, sum(count) as count from (
                 select key as name, value::int as count from jsonb_each_text(report)
-                union all select * from unnest(cast(:names as text[]), cast(:counts as int[]))) both
+                union all select * from unnest(cast(:names as text[]), cast(:counts as int[]))) added
             group by name having sum(count) > 0) summed)
     where id = :id and finished_at is null
 """)
 
 LOGGED = text(_page("message_id", "message_id", "email_log", "array_to_string(recipients || cc, ' ')"))
 MESSAGES = text(_page("id", "id", "message", "array_to_string(recipients, ' ')"))
-EVENTS = text(_page("id", "cursor", "event", "concat_ws(' ', recipients, data)"))
+EVENTS = text(_page("id", "cursor", "event", "concat_ws(' ', array_to_string(recipients, ' '), data)"))
 
 BUSY = text("select count(*) from message where id = any(:ids) and state in ('claimed', 'sending')")
 
@@ -116,7 +116,7 @@ DELIVERY = text("""
 RECEIVED = text("""
     select i.id, i.attachments from inbound_message i join thread t on t.id = i.thread_id
     where t.workspace_id = :workspace and t.participants @> array[cast(:address as text)]
-      and (lower(i.from_email) = :address or concat_ws(' ', i.to_emails, i.cc_emails) ~* :pattern)
+      and (lower(i.from_email) = :address or array_to_string(i.to_emails || i.cc_emails, ' ') ~* :pattern)
 """)
 _THEIRS = "lower(from_email) = :address"
 RECEIVED_WIPED = text(f"""
