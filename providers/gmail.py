@@ -131,7 +131,7 @@ class Gmail(Provider):
             sent, _ = self._find_sent(email.ref)
         except CallFailed as error:
             if not error.scope:
-                raise _harmless(error) from error
+                raise _not_found_out(error) from error
             sent = None
         return sent or self._send_draft(replace(email, draft_id=None))
 
@@ -155,7 +155,7 @@ class Gmail(Provider):
         try:
             draft_id = self._find_draft(ref)
         except CallFailed as error:
-            raise _harmless(error) from error
+            raise _not_found_out(error) from error
         with contextlib.suppress(ValueError):  # so many others since that it was dropped
             self._doubtful.remove(ref)
         return draft_id
@@ -198,7 +198,7 @@ class Gmail(Provider):
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
         draft_id = email.draft_id
         try:
-            if draft_id and self._is_draft(draft_id):
+            if draft_id and self._draft(draft_id, "minimal") is not None:
                 return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft", provider_message_id=draft_id)
             sent, complete = self._find_sent(email.ref)
             if sent:
@@ -219,14 +219,16 @@ class Gmail(Provider):
         answer = Lookup.NOT_ACCEPTED if complete else Lookup.CANNOT_TELL
         return LookupAnswer(answer=answer, detail="not among the newest sent mails and drafts")
 
-    def _is_draft(self, draft_id: str) -> bool:
+    def _draft(self, draft_id: str, form: str) -> dict[str, Any] | None:
+        """The message of a draft; None if there is no such draft."""
+        request = self._service.users.drafts().get(userId="me", id=draft_id, format=form)
         try:
-            self._service.call(self._service.users.drafts().get(userId="me", id=draft_id, format="minimal"))
+            message: dict[str, Any] = self._service.call(request).get("message", {})
         except CallFailed as error:
             if error.status == 404:
-                return False
+                return None
             raise
-        return True
+        return message
 
     def _find_sent(self, ref: str) -> tuple[dict[str, Any] | None, bool]:
         """The sent message with this reference, and whether all that could be it were read."""
@@ -241,10 +243,11 @@ class Gmail(Provider):
         return None, not page.get("nextPageToken")
 
     def _find_draft(self, ref: str) -> str | None:
-        drafts = self._service.users.drafts()
-        page = self._service.call(drafts.list(userId="me", maxResults=SEARCH_DEPTH))
+        page = self._service.call(self._service.users.drafts().list(userId="me", maxResults=SEARCH_DEPTH))
         for item in _in_time(page.get("drafts", [])):
-            message = self._service.call(drafts.get(userId="me", id=item["id"], format="metadata")).get("message", {})
+            message = self._draft(str(item["id"]), "metadata")
+            if message is None:  # sent or deleted since it was listed
+                continue
             if _header_of(message, REF_HEADER) == ref:
                 return str(item["id"])
             if _older(message, ref):
@@ -303,6 +306,13 @@ def _harmless(error: CallFailed) -> CallFailed:
     if error.outcome.result is not Result.UNCERTAIN:
         return error
     return CallFailed(_but(error.outcome, Result.TRANSIENT, "no draft, nothing sent"))
+
+
+def _not_found_out(error: CallFailed) -> CallFailed:
+    """A search that failed. It says nothing about the mail, not even where its own request was refused for good."""
+    if error.outcome.result not in (Result.UNCERTAIN, Result.PERMANENT):
+        return error
+    return CallFailed(_but(error.outcome, Result.TRANSIENT, "could not search, nothing sent"))
 
 
 def _id(resource: dict[str, Any]) -> str:

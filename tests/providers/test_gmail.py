@@ -265,6 +265,30 @@ def test_a_search_for_a_lost_draft_that_fails_is_no_uncertainty(gmail: GmailEmul
     assert gmail.drafts == {}
 
 
+def test_a_draft_that_is_sent_while_another_is_searched_for_fails_nobody(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    email, other = mail(), mail()
+    gmail.fail(Fault.ACCEPT_THEN_CLOSE, path="drafts", method="POST")
+    adapter.send([email])
+    gmail.fail(Fault.THROTTLED, path="drafts/send")
+    [left] = adapter.send([other])
+    answer(monkeypatch, gmail, f"/drafts/{left.provider_message_id}", refusal(404, "notFound"))
+    assert adapter.send([email])[0].result is Result.ACCEPTED
+    assert gmail.delivered_once([email.ref])
+
+
+@pytest.mark.parametrize("path", ["/drafts", "/messages"])
+def test_a_search_that_is_refused_for_good_fails_no_mail(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    email = mail()
+    gmail.fail(Fault.ACCEPT_THEN_504, path="/drafts" if path == "/drafts" else "/drafts/send", method="POST")
+    [outcome] = adapter.send([email])
+    answer(monkeypatch, gmail, path, refusal(400, "badRequest"))
+    assert adapter.send([again(email, outcome)])[0].result is Result.TRANSIENT
+
+
 def test_a_draft_left_behind_is_sent_and_not_made_again(gmail: GmailEmulator, adapter: Gmail) -> None:
     email = mail()
     gmail.fail(Fault.THROTTLED, path="drafts/send")
