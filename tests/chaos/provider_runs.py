@@ -6,7 +6,7 @@ shortened: timeouts, backoff, pauses, and ``settle_seconds``, which stays longer
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -41,6 +41,7 @@ class Report:
     """Had an attempt whose end is not known."""
     not_told_once: Sequence[str]
     """Were taken by a provider that reports deliveries, and have not exactly one such event."""
+    failed: int
     logged: int
     """Rows of the log."""
     lookups: int
@@ -89,19 +90,16 @@ class Run(House):
     def send(self, mails: int, seconds: float) -> Report:
         """Sends so many mails through the whole path, until all have come to rest. Fails after so many seconds."""
         started = time.monotonic()
-        accepted = self.submit(*(self.side.address(number) for number in range(mails)))
         self.side.misbehave(self.seed)
-        blows: list[tuple[int, Callable[[], None]]] = [
-            (mails * 2 // 3, self.side.storm),
-            (mails // 3, self.side.revoke),
-        ]
-        while (left := self._open()) or self.side.owes_hooks():
-            assert time.monotonic() - started < seconds, f"{left} mails have not come to rest: {self._states()}"
-            while blows and left <= blows[0][0]:
-                blows.pop(0)[1]()
-            self._work()
-        self._follow_up()
-        return self._report(self.messages(accepted), time.monotonic() - started)
+        blows = [(mails // 3, self.side.storm), (mails * 2 // 3, self.side.revoke)]
+        for first in range(0, mails, self.side.wave):
+            self.submit(*(self.side.address(number) for number in range(first, min(first + self.side.wave, mails))))
+            while self._open() or self.side.owes_hooks() or self._waiting_reports():
+                assert time.monotonic() - started < seconds, f"not come to rest: {self._states()}"
+                while blows and self._begun() >= blows[0][0]:
+                    blows.pop(0)[1]()
+                self._work()
+        return self._report(time.monotonic() - started)
 
     def _work(self) -> None:
         took = self.deliver()
@@ -135,17 +133,26 @@ class Run(House):
                 request = HookRequest(headers=headers, query={}, body=hook.body)
                 store(connection, self.runtime.vault, mailer, request, mailer.provider.parse_events(request))
 
+    def _begun(self) -> int:
+        """How many mails have been on the wire."""
+        return int(self.scalar("select count(*) from message where mailer_id = :m and tries > 0"))
+
     def _open(self) -> int:
         """How many mails have not come to rest."""
         statement = """select count(*) from message where mailer_id = :m and state::text = any(:open)
                        and due_at is distinct from :held"""
         return int(self.scalar(statement, open=[state.value for state in OPEN], held=UNTIL_SOMEBODY_ACTS))
 
+    def _waiting_reports(self) -> int:
+        return int(self.scalar("select count(*) from provider_report where mailer_id = :m and due_at is not null"))
+
     def _states(self) -> dict[str, int]:
         rows = self.rows("select state::text, count(*) from message where mailer_id = :m group by state")
         return {row["state"]: row["count"] for row in rows}
 
-    def _report(self, messages: Sequence[Message], seconds: float) -> Report:
+    def _report(self, seconds: float) -> Report:
+        with self.session() as session:
+            messages = session.query(Message).where(Message.mailer_id == self.mailer_id).all()
         times = {message.id: self.side.delivered[self.side.key_of(message)] for message in messages}
         told = {
             row["message_id"]: row["count"]
@@ -164,6 +171,7 @@ class Run(House):
             held=[str(m.id) for m in messages if m.state is State.UNCERTAIN],
             doubted=[str(m.id) for m in messages if any(one["outcome"] == "uncertain" for one in m.attempts)],
             not_told_once=[str(m.id) for m in messages if m.state in ACCEPTED and told.get(m.id) != 1],
+            failed=sum(m.state is State.FAILED for m in messages),
             logged=int(self.scalar("select count(*) from email_log where workspace_id = :w")),
             lookups=sum(one["outcome"].startswith("lookup") for m in messages for one in m.attempts),
             reconnects=self.reconnects,

@@ -50,6 +50,10 @@ class Side(ABC):
     """Whether it took a mail."""
     reports: ClassVar[bool] = False
     """Delivery is told by webhooks."""
+    refuses: ClassVar[bool] = False
+    """Some recipients for good."""
+    wave: ClassVar[int] = 1000
+    """Mails submitted together."""
     auth_url: str | None = None
     delivered: Counter[str]
     """Our reference, or the Message-ID where there is no other -> how often it was delivered."""
@@ -78,7 +82,7 @@ class Side(ABC):
         """Faults by name, as often as they were met."""
 
     def address(self, number: int) -> str:
-        """The recipient of a mail; each 50th is one that the provider refuses for good, where it has such."""
+        """The recipient of a mail; each 50th of `refuses` is refused for good."""
         return f"r{number}@client.test"
 
     def owes_hooks(self) -> bool:
@@ -135,6 +139,7 @@ class HttpSide(Side):
 
 class PostmarkSide(HttpSide):
     provider = "postmark"
+    refuses = True
     reports = True
     paths = ("/email/batch",)
     emulator: PostmarkEmulator
@@ -179,6 +184,7 @@ class MailgunSide(HttpSide):
 
 class SparkPostSide(HttpSide):
     provider = "sparkpost"
+    refuses = True
     reports = True
     paths = ("/transmissions",)
     emulator: SparkPostEmulator
@@ -201,6 +207,7 @@ class SparkPostSide(HttpSide):
 
 class GmailSide(HttpSide):
     provider = "gmail"
+    wave = 60  # a mailbox sends 150 a minute; its adapter's searches are made for that
     paths = ("/drafts", "/drafts/send")
     emulator: GmailEmulator
 
@@ -242,6 +249,7 @@ class Microsoft365Side(HttpSide):
 class SmtpSide(Side):
     provider = "smtp"
     can_be_asked = False
+    refuses = True
 
     def __init__(self, seed: int, offer: Offer | None = None) -> None:
         self.emulator: SmtpEmulator = SmtpEmulator(offer, keep_data=False).start()

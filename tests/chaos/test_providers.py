@@ -56,6 +56,7 @@ def test_nothing_is_lost_and_nothing_goes_twice(settings: Settings, provider: st
         report = run.send(SENDS, SECONDS)
         print(report)  # noqa: T201 -- the table of the long run
         assert (list(report.lost), list(report.doubled)) == ([], [])
+        assert report.failed == (len(range(0, SENDS, 50)) if run.side.refuses else 0)
         assert report.logged == report.mails - len(report.held)
         if run.side.can_be_asked:
             assert (list(report.held), report.lookups > 0) == ([], True)
