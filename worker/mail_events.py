@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 from models.event import EventType
 from models.message import OPEN, State, predecessors
 from providers.base import ProviderEvent
+from worker.erasure import ERASED
 from worker.events import NewEvent, append_events, unseen
 from worker.machines import visitor
 from worker.outcome import OUTCOME_CHANNEL
@@ -90,7 +91,8 @@ class _Mail:
         if not recipient:
             return tuple(self.recipients) if len(self.recipients) == 1 else ()
         key = recipient.casefold()
-        return (next((mine for mine in self.recipients if mine.casefold() == key), storable(recipient)[:320]),)
+        unknown = ERASED if ERASED in self.recipients else storable(recipient)[:320]
+        return (next((mine for mine in self.recipients if mine.casefold() == key), unknown),)
 
     def move(self, type_: EventType) -> State:
         """The state that an event leaves the message in: never one step back."""
@@ -205,7 +207,7 @@ def _move(connection: Connection, mails: Iterable[_Mail]) -> set[UUID]:
 def _new_event(one: Reported, mail: _Mail) -> NewEvent:
     event, type_ = one.event, EventType(one.event.type)
     recipients = mail.spelled(event.recipient)
-    data = storable(event.data)
+    data = {} if ERASED in mail.recipients else storable(event.data)
     if type_ in (EventType.OPENED, EventType.CLICKED):
         data |= visitor({"user-agent": str(data.get("user_agent") or "")}).data()
     key = storable(event.natural_key)

@@ -116,7 +116,9 @@ def live(house: House) -> None:
             submission_id=one.submission_id, recipients=(GRACE,), data={"reason": f"550 <{GRACE}> rosebud"},
         )  # fmt: skip
         append_events(connection, [bounce])
-        connection.execute(text('update webhook_delivery set attempts = \'[{"response": "rosebud"}]\''))
+        answered = """update webhook_delivery set attempts = '[{"response": "rosebud"}]'
+                      from event where event.id = event_id and :grace = any(recipients)"""
+        connection.execute(text(answered), {"grace": GRACE})
         attempts = (
             "update message set attempts = attempts || jsonb_build_object('outcome', 'sent', 'detail', 'rosebud')"
         )
