@@ -13,6 +13,7 @@ COMMANDS = {
     "api": "deploy.commands.processes:api",
     "worker": "deploy.commands.processes:worker",
     "beat": "deploy.commands.processes:beat",
+    "inbound": "deploy.commands.inbound:inbound",
     "migrate": "deploy.commands.processes:migrate",
     "version": "deploy.commands.version:version",
     "workspace": "deploy.commands.workspace:workspace",

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     """How long events and their webhook deliveries are kept."""
     retention_audit_days: int = Field(default=730, ge=0)
     """How long the audit trail is kept."""
+    inbound_domains: str = ""
+    """Comma-separated domains whose MX is ``postroad inbound``: mail to addresses that a mailer sends as is taken in.
+
+    Return paths and other addresses that postroad made need none.
+    """
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
     otel_endpoint: str = ""
@@ -130,6 +135,10 @@ class Settings(BaseSettings):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    @cached_property
+    def inbound_domain_names(self) -> frozenset[str]:
+        return parse_hosts(self.inbound_domains)
 
     @cached_property
     def retry_delays(self) -> tuple[float, ...]:
