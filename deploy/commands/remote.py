@@ -76,6 +76,11 @@ class Remote:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", path, json=body, headers=named)
 
+    def content(self, path: str) -> bytes:
+        """A body that is no JSON. Raises Refused and Unreachable."""
+        answer = self._exchange("GET", path, {})
+        return answer.content if answer.status_code == 200 else bytes(_body_of(answer))
+
     def delete(self, path: str, **query: Any) -> None:
         self.ask("DELETE", path, params=query)
 

@@ -78,6 +78,26 @@ def deliveries(remote: Remote, output: Output, id_: str, **query: Any) -> None:
 
 @webhook.command()
 @click.argument("id_", metavar="ID")
+@click.option("--state", type=click.Choice(["pending", "delivered", "dead"]))
+@paged
+@verb
+def attempts(remote: Remote, output: Output, id_: str, **query: Any) -> None:
+    """List every single try with its answer, newest events first; one JSON line for each off a terminal."""
+    page = remote.get(path_of("webhook-endpoints", id_, "deliveries"), **query)
+    tries = [
+        {"delivery": delivery["id"], "event": delivery["event"], **one}
+        for delivery in page["data"]
+        for one in delivery["attempts"]
+    ]
+    if output.human:
+        output.table(tries, ("at", "event", "status", "error", "milliseconds", "delivery"))
+        return
+    for one in tries:
+        output.line(one)
+
+
+@webhook.command()
+@click.argument("id_", metavar="ID")
 @click.option("--delivery", "delivery_id", help="This one.")
 @click.option("--since", type=Moment(), help="All since then: a time, or 2h for two hours ago.")
 @click.option("--from", "from_", type=Moment(), help="With --to: all of a range.")

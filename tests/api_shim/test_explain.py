@@ -1,9 +1,11 @@
 """Why a message is where it is: blocked in every known way, on real rows, each with the cause that comes first."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -321,6 +323,14 @@ def _end(scene: Scene, submission_id: UUID) -> None:
         done = {"state": State.CANCELLED, "due_at": None, "finished_at": datetime.now(UTC)}
         session.execute(update(Message).where(Message.submission_id == submission_id).values(**done))
         session.commit()
+
+
+def test_every_cause_is_on_the_page_about_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text()
+    table = page[page.index("## The causes") :]
+    assert {why.value for why in Why} == set(
+        re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| `.*?\|", table, re.M)))
+    )
 
 
 def test_another_workspaces_message_is_not_explained(scene: Scene, other: TestClient) -> None:

@@ -183,6 +183,56 @@ def test_failed_mail_is_retried(postroad: Call) -> None:
     assert "retried" in postroad("message", "retry", ref_id).json
 
 
+def test_what_failed_is_found_counted_and_retried_by_a_filter(postroad: Call) -> None:
+    ref_id = json.loads(_send(postroad, "--wait", "20", to="bounce4@example.com").out)["ref_id"]
+    which = ("--ref-id", ref_id, "--status", "failed", "--since", "1h")
+    (row,) = postroad("message", "list", *which).json["data"]
+    assert row["recipients"] == ["bounce4@example.com"]
+    assert postroad("message", "retry", "--filter", *which).code == 2  # nobody is there to be asked
+    assert postroad("message", "retry", "--filter", "--yes", *which).json["updated"] == 1
+    assert postroad("message", "retry", row["id"], *which).code == 2
+    assert postroad("message", "retry").code == 2
+
+
+def test_a_mail_is_explained_printed_and_sent_anew(postroad: Call) -> None:
+    (mail,) = _send(postroad, "--wait", "20").json["messages"]
+    found = postroad("message", "explain", mail["id"]).json
+    assert found["causes"][0]["code"] == "accepted"
+    raw = postroad("message", "raw", mail["id"]).out
+    assert f"Message-ID: {mail['message_id']}" in raw
+    assert postroad("message", "raw", str(uuid4())).code == 3
+    copy = postroad("message", "redeliver", mail["id"], "--yes").json
+    assert copy["recipients"] == mail["recipients"]
+    assert copy["message_id"] != mail["message_id"]
+    wait_until(lambda: postroad("message", "show", copy["id"]).json["state"] == "sent", "the copy is sent")
+
+
+def test_a_queue_is_drained_stands_still_and_goes_on(postroad: Call) -> None:
+    drained = postroad("queue", "drain", "send.normal", "--reason", "the relay moves").json
+    assert (drained["paused"], drained["in_flight"]) == (True, 0)
+    ref_id = _send(postroad).json["ref_id"]
+    (mail,) = postroad("message", "list", "--ref-id", ref_id).json["data"]
+    said = postroad("message", "explain", mail["id"]).json
+    assert (said["causes"][0]["code"], said["next_step"]) == ("queue_paused", "postroad queue resume send.normal")
+    assert postroad("queue", "reconcile", "send.normal").json["adds_up"] is True
+    assert postroad("queue", "requeue", "send.normal").json["requeued"] == 0
+    assert postroad("queue", "resume", "send.normal").json["paused"] is False
+    wait_until(lambda: postroad("message", "show", mail["id"]).json["state"] == "sent", "it is sent after all")
+    assert {worker["pid"] for worker in postroad("queue", "workers").json["data"]}
+
+
+def test_the_description_of_the_api_and_the_settings_need_no_server() -> None:
+    assert run(["openapi"]).json["openapi"].startswith("3.1")
+    assert "POSTROAD_SECRET_KEYS" in run(["settings", "docs"]).out
+    assert "POSTROAD_DATABASE_URL" in run(["settings", "validate"]).err
+    given = {"POSTROAD_DATABASE_URL": "postgresql://u:hush@h/d", "POSTROAD_SECRET_KEYS": f"{'A' * 43}="}
+    shown = run(["settings", "show"], given)
+    assert "hush" not in shown.out
+    assert shown.json["POSTROAD_LOG_LEVEL"] == "info"
+    assert run(["settings", "validate"], given).json["ok"] is True
+    assert run(["settings", "validate"], given | {"POSTROAD_SECRET_KEYS": "short"}).code == 1
+
+
 def _in_an_hour() -> str:
     return datetime.fromtimestamp(time.time() + 3600, UTC).isoformat()
 
