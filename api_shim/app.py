@@ -17,13 +17,13 @@ from starlette.responses import Response
 from api_shim.docs import router as docs
 from api_shim.errors import ApiError, Fault
 from api_shim.gathering import Gatherer
-from api_shim.http import UNAVAILABLE, Front, Json, identify, resource_error, services, unavailable
+from api_shim.http import UNAVAILABLE, Front, Json, caller_gone, identify, resource_error, services, unavailable
 from api_shim.openapi import Api
 from api_shim.ops.app import routes as ops_routes
 from api_shim.reception import Reception
 from api_shim.resources import ROUTERS
 from api_shim.resources.health import router as health
-from api_shim.send import send
+from api_shim.send import Straight, send
 from api_shim.services import Services
 from api_shim.timing import Timing
 from api_shim.tracking import router as tracking
@@ -36,6 +36,7 @@ log = structlog.get_logger()
 
 BASES = ("/v1", "/functions/v1/api/v1")
 """Where the routes answer; the second is source A's own base."""
+SEND_PATHS = tuple(f"{base}/email/send" for base in BASES)
 
 INTAKE_THREADS = 4
 """Groups of requests that are stored at once; one is the rule, more while a group is held up."""
@@ -66,7 +67,10 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("postroad"),
         description="Queue-backed email delivery: nothing lost, nothing sent twice.",
         lifespan=lifespan,
-        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=timing)],
+        middleware=[
+            Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=timing),
+            Middleware(Straight, paths=SEND_PATHS),
+        ],
         default_response_class=Json,
         docs_url=None,
         redoc_url=None,
@@ -80,8 +84,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tracking)
     app.include_router(unsubscribe)
     app.router.routes.extend(ops_routes())
+    for path in SEND_PATHS:
+        app.add_route(path, send, methods=["POST"], include_in_schema=False)
     for base in BASES:
-        app.add_route(f"{base}/email/send", send, methods=["POST"], include_in_schema=False)
         for router in ROUTERS:
             app.include_router(router, prefix=base, include_in_schema=base == BASES[0])
     app.add_exception_handler(ApiError, _api_error)
@@ -89,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, caller_gone)
     app.add_exception_handler(Exception, _bug)
     return app
 
@@ -134,12 +139,6 @@ def _http_error(request: Request, error: Exception) -> Response:
 def _unavailable(request: Request, error: Exception) -> Response:
     log.warning("database_unavailable", error=type(error).__name__, path=request.url.path)
     return resource_error(request, unavailable())
-
-
-def _gone(request: Request, _error: Exception) -> Response:
-    """A caller that hung up in the middle of a body reads no answer, and is no failure of ours."""
-    log.info("caller_gone", path=request.url.path, request_id=request.scope.get("request_id"))
-    return Response(status_code=400)
 
 
 def _bug(request: Request, error: Exception) -> Response:

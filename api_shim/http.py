@@ -12,7 +12,6 @@ from fastapi import Depends, Request
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -132,6 +131,12 @@ def unavailable() -> ApiError:
     return ApiError("UNAVAILABLE", headers={"Retry-After": "1"})
 
 
+def caller_gone(request: Request, _error: Exception) -> Response:
+    """A caller that hung up in the middle of a body reads no answer, and is no failure of ours."""
+    log.info("caller_gone", path=request.url.path, request_id=request.scope.get("request_id"))
+    return Response(status_code=400)
+
+
 class Front:
     """ASGI middleware: gives each request its id, lets no body in that is too large or encoded, and takes the time."""
 
@@ -144,18 +149,19 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        answered = self._timing.begin(scope, headers.get("traceparent"))
-        given = headers.get("x-request-id", "")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        answered = self._timing.begin(scope, headers.get(b"traceparent"))
+        given = headers.get(b"x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         large = scope["path"].endswith(MAIL_PATHS) or HOOKS_PATH in scope["path"]
         limit = self._max_send_bytes if large else SMALL_BODY_BYTES
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = MutableHeaders(scope=message)
-                added["X-Request-ID"] = scope["request_id"]
-                added.update(scope.get("rate_limit_headers", {}))
+                added = {"x-request-id": scope["request_id"], **scope.get("rate_limit_headers", {})}
+                message["headers"] += [
+                    (name.encode("latin-1"), value.encode("latin-1")) for name, value in added.items()
+                ]
                 answered(message["status"])
             await send(message)
 
@@ -172,10 +178,10 @@ class _TooLarge(Exception):
     """A body without a length went over the limit."""
 
 
-def _refusal(headers: Headers, limit: int) -> ApiError | None:
-    if headers.get("content-encoding", "identity") != "identity":
+def _refusal(headers: Mapping[bytes, str], limit: int) -> ApiError | None:
+    if headers.get(b"content-encoding", "identity") != "identity":
         return ApiError("UNSUPPORTED_MEDIA_TYPE")
-    length = headers.get("content-length", "0")
+    length = headers.get(b"content-length", "0")
     return _too_large(limit) if length.isdigit() and int(length) > limit else None
 
 
