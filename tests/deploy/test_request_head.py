@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from deploy import request_head
 from deploy.request_head import MAX_BYTES, BoundedHead
 
 
@@ -78,3 +80,52 @@ def test_bodies_and_many_requests_do_not_count_as_a_head(port: int) -> None:
     assert large.count(b"HTTP/1.1 200 ") == 2
     many = _answer(port, *[_post(1000)] * 200, _post(5, "Connection: close"))
     assert many.count(b"HTTP/1.1 200 ") == 201
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_head, "HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(request_head, "BODY_SECONDS", 0.8)
+    monkeypatch.setattr(request_head, "LOOK_SECONDS", 0.05)
+
+
+def _drip(port: int, start: bytes, byte: bytes) -> tuple[bytes, float]:
+    """Sends a byte now and then, for ever; what comes back, and after how many seconds the connection ended."""
+    began, received = time.monotonic(), b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.05) as connection, suppress(ConnectionError):
+        connection.sendall(start)
+        while time.monotonic() - began < 5:
+            try:
+                read = connection.recv(65536)
+            except TimeoutError:
+                connection.sendall(byte)
+                continue
+            if not read:
+                break
+            received += read
+    return received, time.monotonic() - began
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+def test_a_head_that_comes_drop_by_drop_is_ended(port: int, hurried: None, start: bytes) -> None:
+    received, seconds = _drip(port, start, b"a" if start else b"")
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert seconds < 2
+
+
+def test_a_second_head_has_its_own_time(port: int, hurried: None) -> None:
+    _, seconds = _drip(port, _post(5) + b"GET / HTTP/1.1\r\nX-Slow: ", b"a")
+    assert seconds < 2
+
+
+def test_a_body_that_comes_drop_by_drop_is_ended(port: int, hurried: None) -> None:
+    received, seconds = _drip(port, _post(5)[:-5].replace(b"5", b"5000"), b"a")
+    assert (received, seconds < 2) == (b"", True)
+
+
+def test_who_is_in_time_is_served_on_one_connection_for_longer_than_a_head_may_take(port: int, hurried: None) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for _ in range(6):
+            connection.sendall(_post(5))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.15)
