@@ -104,7 +104,12 @@ def _show_received(row: InboundMessage) -> dict[str, Any]:
         "in_reply_to": row.in_reply_to,
         "references": row.references,
         "is_spam": row.is_spam,
+        "is_automatic": row.is_automatic,
         "text": row.text,
         "html": None if row.html is None else nh3.clean(row.html),
-        "attachments": row.attachments,
+        "attachments": [
+            {name: file.get(name) for name in ("name", "mimeType", "size")}
+            | {"url": f"/v1/email/messages/{row.id}/attachments/{number}" if file.get("sha256") else None}
+            for number, file in enumerate(row.attachments)
+        ],
     }

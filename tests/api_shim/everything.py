@@ -21,6 +21,7 @@ from api_shim.docs.reading import Reader
 from api_shim.services import Services
 from deploy.services import free_port
 from models.base import uuid7
+from models.blob import Blob
 from models.event import EventType
 from models.message import UNTIL_SOMEBODY_ACTS, Message, State
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
@@ -47,6 +48,8 @@ PLACES: Mapping[str, str] = {
     "/messages/{message_id}": "message",
     "/email/threads/{thread_id}": "thread",
     "/email/logs/{message_id}": "log",
+    "/email/messages/{inbound_id}": "inbound",
+    "/email/messages/{inbound_id}/attachments/{number}": "file",
     "/email/configs/{config_id}": "config",
     "/campaigns/{id}": "campaign",
     "/templates/{id}": "template",
@@ -85,6 +88,7 @@ SPARE: Mapping[tuple[str, str], str] = {
     ("get", "/v1/mailers/{id}/mailbox"): "oauth_mailer",
     ("put", "/v1/mailers/{id}/mailbox"): "oauth_mailer",
     ("delete", "/v1/mailers/{id}/mailbox"): "left_mailer",
+    ("delete", "/v1/mailers/{id}/inbound/imap"): "left_mailer",
     ("post", "/v1/mailers/{id}/connect"): "oauth_mailer",
     ("post", "/v1/mailers/{id}/disconnect"): "oauth_mailer",
     ("delete", "/v1/opportunities/{id}"): "spare_deal",
@@ -109,6 +113,7 @@ BODIES: Mapping[tuple[str, str], Callable[["World"], Json | list[Any] | bytes]] 
     ("post", "/v1/templates"): lambda _: {"name": uuid4().hex, "subject": "New", "text": "New"},
     ("post", "/v1/domains"): lambda _: {"domain": f"{uuid4().hex}.test"},
     ("post", "/v1/domains/{id}/rotate"): lambda _: {"force": True},
+    ("put", "/v1/mailers/{id}/inbound/imap"): lambda _: {"host": "127.0.0.1", "username": "me", "password": "secret"},
     ("post", "/v1/email/validate"): lambda _: {"emails": ["ann@example.com", "not an address"]},
     ("post", "/v1/email/threads/mark-read"): lambda world: {"thread_ids": [world["thread"]]},
     **dict.fromkeys(
@@ -201,7 +206,7 @@ class World:
 
     def ids(self) -> set[str]:
         """What nobody else may ever see."""
-        return set(self._ids.values()) - {self["version"], self["queue"]}
+        return set(self._ids.values()) - {self["version"], self["queue"], self["file"]}
 
     def _made(self, name: str, method: str, path: str, body: Any, *, key: str = "id", **headers: str) -> Json:
         answer = self.client.request(method, f"/v1{path}", json=body, headers=headers)
@@ -243,6 +248,8 @@ class World:
         for name in ("oauth_mailer", "left_mailer"):
             self._made(name, "POST", "/mailers", {**gmail, "base_url": nobody, "auth_url": nobody})
             self._made(name, "PUT", f"/mailers/{self[name]}/mailbox", {}, key="mailer_id")
+        imap = {"host": "127.0.0.1", "username": "replies", "password": "secret"}
+        self._made("left_mailer", "PUT", f"/mailers/{self['left_mailer']}/inbound/imap", imap, key="mailer_id")
         self._made(
             "config",
             "POST",
@@ -272,7 +279,9 @@ class World:
 
     def _rows(self, session: Session) -> None:
         thread = add_thread(session, self.tenant, participants=["grace@example.com"], is_read=False, has_inbound=True)
-        add_inbound(session, self.tenant, thread)
+        session.add(Blob(workspace_id=self.tenant.workspace_id, sha256="0" * 64, size=5, data=b"%PDF-"))
+        file = {"name": "a.pdf", "mimeType": "application/pdf", "size": 5, "sha256": "0" * 64}
+        self._ids |= {"inbound": str(add_inbound(session, self.tenant, thread, attachments=[file])), "file": "0"}
         self._ids["thread"] = str(thread)
         self._ids["log"] = str(add_log(session, self.tenant, thread_id=thread))
         event = NewEvent(
