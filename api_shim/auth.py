@@ -3,7 +3,8 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,7 @@ SCOPE_ALIASES = {"write:email": ("email:send", "email:write")}
 
 PREFIX = "postroad_live_"
 PUBLIC_CHARACTERS = 12
+CHECKSUM_CHARACTERS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,9 @@ class Caller:
     user_id: UUID | None = None
     scopes: frozenset[str] = frozenset(SCOPES)
     caps: dict[str, Any] = field(default_factory=dict)
+    shares: tuple[Mapping[str, Any], ...] = ()
+    """Caps it shares with others: see `models.access.ApiKey`."""
+    expires_at: datetime | None = None
 
     def require(self, scope: str) -> None:
         """Raises FORBIDDEN, naming the scope, if the key lacks it."""
@@ -64,13 +69,14 @@ def issue_key(
     expires_at: datetime | None = None,
     user_id: UUID | None = None,
     caps: dict[str, Any] | None = None,
+    shares: Sequence[Mapping[str, Any]] = (),
     secret: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Stores a new key and returns it with its text, which is never to be had again. The caller commits.
 
-    secret: the part after the prefix, for a key that was made beforehand; by default 256 random bits.
+    secret: the part after the prefix, for a key that was made beforehand; by default a `new_secret`.
     """
-    secret = secret or secrets.token_hex(PUBLIC_CHARACTERS // 2) + secrets.token_urlsafe(32)
+    secret = secret or new_secret()
     key = ApiKey(
         workspace_id=workspace_id,
         user_id=user_id,
@@ -79,11 +85,31 @@ def issue_key(
         secret_hash=hash_secret(secret, pepper),
         scopes=expand(scopes),
         caps=caps or {},
+        shares=[dict(share) for share in shares],
         expires_at=expires_at,
     )
     session.add(key)
     session.flush()
     return key, PREFIX + secret
+
+
+def new_secret() -> str:
+    """What stands after `PREFIX` in a key: 12 characters that find it, 256 random bits, and 7 digits of a checksum.
+
+    By the checksum (CRC-32 of all before it, the prefix included, in base 36) those who look for leaked keys tell a key
+    from what only looks like one, without asking us.
+    """
+    secret = secrets.token_hex(PUBLIC_CHARACTERS // 2) + secrets.token_urlsafe(32)
+    return secret + checksum(PREFIX + secret)
+
+
+def checksum(text: str) -> str:
+    number = zlib.crc32(text.encode())
+    digits = []
+    for _ in range(CHECKSUM_CHARACTERS):
+        number, digit = divmod(number, 36)
+        digits.append("0123456789abcdefghijklmnopqrstuvwxyz"[digit])
+    return "".join(reversed(digits))
 
 
 def hash_secret(secret: str, pepper: str) -> bytes:
@@ -92,7 +118,7 @@ def hash_secret(secret: str, pepper: str) -> bytes:
 
 
 _KEY = text("""
-    select id, workspace_id, user_id, scopes, caps, secret_hash, expires_at, revoked_at, last_used_at
+    select id, workspace_id, user_id, scopes, caps, shares, secret_hash, expires_at, revoked_at, last_used_at
     from api_key where public_id = :public_id
 """)
 
@@ -113,8 +139,19 @@ def authenticate(session: Session, authorization: str | None, peppers: Collectio
     if key is None or not known or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         raise ApiError("UNAUTHORIZED", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
     _note_use(session, key, hashes[0], now)
+    return caller_of(key)
+
+
+def caller_of(key: ApiKey | Row[Any]) -> Caller:
+    """Who acts with a key that is known to be valid."""
     return Caller(
-        workspace_id=key.workspace_id, key_id=key.id, user_id=key.user_id, scopes=frozenset(key.scopes), caps=key.caps
+        workspace_id=key.workspace_id,
+        key_id=key.id,
+        user_id=key.user_id,
+        scopes=frozenset(key.scopes),
+        caps=key.caps,
+        shares=tuple(key.shares),
+        expires_at=key.expires_at,
     )
 
 

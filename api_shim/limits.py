@@ -73,14 +73,21 @@ class Standing:
 
 
 def key_limits(caller: Caller, settings: Settings, mails: int) -> list[Limit]:
-    """The limits of a caller's key."""
+    """The limits of a caller's key, and those it shares with the keys it comes from."""
     per_second = caller.caps.get("per_second") or settings.key_per_second
     per_day = caller.caps.get("per_day") or settings.key_per_day
     owner = f"key:{caller.key_id}"
-    return [
+    limits = [
         _limit("per_second", owner, per_second, SECOND, min(mails, 1)),
         _limit("per_day", owner, per_day, DAY, mails),
     ]
+    for share in caller.shares:
+        owner = f"key:{share['key_id']}"
+        if share.get("per_second"):
+            limits.append(_limit("per_second", owner, share["per_second"], SECOND, min(mails, 1)))
+        if share.get("per_day"):
+            limits.append(_limit("per_day", owner, share["per_day"], DAY, mails))
+    return limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ def _key() -> str:
 
 
 def _api_secret() -> str:
-    return secrets.token_hex(6) + secrets.token_urlsafe(32)
+    from api_shim.auth import new_secret
+
+    return new_secret()
 
 
 def _webhook_secret() -> str:

@@ -53,6 +53,10 @@ class ApiKey(Base):
     scopes: Mapped[list[str]]
     caps: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     """``per_second`` and ``per_day``: submissions this key may make; absent is the default."""
+    shares: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
+    """Caps that are not its own alone: ``{"key_id", "per_second", "per_day"}`` of each capped key that made the key
+    that made it. However many keys such a key makes, together they may do what it may.
+    """
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

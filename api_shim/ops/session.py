@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api_shim.auth import Caller
+from api_shim.auth import Caller, caller_of
 from models.access import ApiKey, Workspace
 
 COOKIE = "postroad_ops"
@@ -65,9 +65,7 @@ def current_operator(request: Request, session: Session, keys: Sequence[str]) ->
     if key is None or not _holds(key):
         return None
     workspace = session.get_one(Workspace, key.workspace_id)
-    caller = Caller(
-        workspace_id=key.workspace_id, key_id=key.id, user_id=key.user_id, scopes=frozenset(key.scopes), caps=key.caps
-    )
+    caller = caller_of(key)
     csrf = sign(keys[0], "csrf", cookie)
     return Operator(caller=caller, key_name=key.name, workspace=workspace.name, csrf=csrf)
 

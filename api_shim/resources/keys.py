@@ -1,5 +1,6 @@
 """``/v1/keys``: API keys, shown once and never again."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -48,8 +49,11 @@ class KeyNew(BaseModel):
 
 @router.post("", status_code=201)
 def create_key(body: KeyNew, request: Request, session: SessionDep, caller: Writer) -> dict[str, Any]:
-    """Makes a key; the answer is the only place where it is ever shown. It never gets more than the caller's own."""
-    faults = [fault for fault in (_scope_fault(caller, body), _expiry_fault(body)) if fault is not None]
+    """Makes a key; the answer is the only place where it is ever shown.
+
+    It never gets more than the caller's own: no other scopes, no later end, and it shares the caps of a capped key.
+    """
+    faults = [fault for fault in (_scope_fault(caller, body), _expiry_fault(caller, body)) if fault is not None]
     faults += _cap_faults(caller, body)
     missing = _missing(session, caller, body.user_id)
     if faults or missing:
@@ -60,11 +64,13 @@ def create_key(body: KeyNew, request: Request, session: SessionDep, caller: Writ
         name=body.name,
         scopes=body.scopes,
         pepper=services(request).peppers[0],
-        expires_at=body.expires_at,
+        expires_at=body.expires_at or caller.expires_at,
         user_id=body.user_id,
         caps=caller.caps | body.caps.model_dump(exclude_none=True),
+        shares=_shares(caller),
     )
-    audit(session, caller, "key.created", str(key.id), name=key.name, scopes=key.scopes)
+    limits = {"caps": key.caps, "expires_at": key.expires_at and key.expires_at.isoformat()}
+    audit(session, caller, "key.created", str(key.id), name=key.name, scopes=key.scopes, **limits)
     session.commit()
     return {"id": key.id, "key": text} | show(session.get_one(ApiKey, key.id, populate_existing=True))
 
@@ -125,10 +131,21 @@ def _cap_faults(caller: Caller, body: KeyNew) -> list[Fault]:
     ]
 
 
-def _expiry_fault(body: KeyNew) -> Fault | None:
-    if body.expires_at is None or body.expires_at > datetime.now(UTC):
+def _shares(caller: Caller) -> list[Mapping[str, Any]]:
+    """The caps that a key made by the caller has in common with it."""
+    own = {"key_id": str(caller.key_id), **caller.caps}
+    return [*caller.shares, own] if caller.caps else [*caller.shares]
+
+
+def _expiry_fault(caller: Caller, body: KeyNew) -> Fault | None:
+    if body.expires_at is None:
         return None
-    message = f"{body.expires_at.isoformat()} is in the past; give a time to come, or null for a key without an end"
+    if caller.expires_at is not None and body.expires_at > caller.expires_at:
+        message = f"your own key ends at {caller.expires_at.isoformat()}; give no later time, or use another key"
+        return Fault("expires_at", message, "expiry_beyond_own")
+    if body.expires_at > datetime.now(UTC):
+        return None
+    message = f"{body.expires_at.isoformat()} is in the past; give a time to come, or null for as long as your own key"
     return Fault("expires_at", message, "past")
 
 

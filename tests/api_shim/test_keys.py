@@ -9,6 +9,7 @@ import time_machine
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from api_shim.auth import CHECKSUM_CHARACTERS, checksum
 from api_shim.services import Services
 from models.access import ApiKey
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
@@ -110,6 +111,37 @@ def test_a_key_that_is_capped_cannot_grant_more_than_it_has(api: TestClient, cli
     more = capped.post("/v1/keys", json=new | {"caps": {"per_day": 101}})
     assert more.status_code == 400
     assert [fault["field"] for fault in more.json()["details"]["fields"]] == ["caps.per_day"]
+
+
+def test_keys_made_with_a_capped_key_share_its_cap_however_many_they_are(api: TestClient, client: TestClient) -> None:
+    scopes = {"scopes": ["keys:write", "email:send"]}
+    capped = as_caller(api, made(client, caps={"per_day": 3}, **scopes)["key"])
+    children = [as_caller(api, made(capped, **scopes)["key"]) for _ in range(3)]
+    grandchild = as_caller(api, made(children[0], caps={"per_day": 2}, **scopes)["key"])
+    senders = [capped, *children, grandchild]
+    mail = {"from": {"email": "a@mail.test"}, "to": [{"email": "b@example.com"}], "subject": "x", "settings": {},
+            "content": [{"type": "text/plain", "value": "x"}]}  # fmt: skip
+    statuses = [sender.post("/v1/email/send", json=mail).status_code for sender in senders]
+    assert statuses[:3] == [400, 400, 400]  # no sender here, but counted
+    assert statuses[3:] == [429, 429]
+
+
+def test_a_key_that_ends_makes_none_that_outlives_it(api: TestClient, client: TestClient) -> None:
+    end = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
+    ending = as_caller(api, made(client, scopes=["keys:write", "crm:read"], expires_at=end.isoformat())["key"])
+    assert datetime.fromisoformat(made(ending)["expires_at"]) == end
+    sooner = end - timedelta(hours=1)
+    assert datetime.fromisoformat(made(ending, expires_at=sooner.isoformat())["expires_at"]) == sooner
+    later = {"name": "a", "scopes": ["crm:read"], "expires_at": (end + timedelta(seconds=1)).isoformat()}
+    answer = ending.post("/v1/keys", json=later)
+    assert (answer.status_code, answer.json()["details"]["fields"][0]["code"]) == (400, "expiry_beyond_own")
+
+
+def test_a_key_can_be_told_from_what_only_looks_like_one(client: TestClient) -> None:
+    key = made(client)["key"]
+    assert key[-CHECKSUM_CHARACTERS:] == checksum(key[:-CHECKSUM_CHARACTERS])
+    assert key[-CHECKSUM_CHARACTERS:] != checksum(key[: -CHECKSUM_CHARACTERS - 1] + "x")
+    assert len(key.removeprefix("postroad_live_")) == 12 + 43 + CHECKSUM_CHARACTERS
 
 
 def test_another_workspaces_key_does_not_exist(api: TestClient, client: TestClient, other: TestClient) -> None:
