@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import click
 from fastapi.routing import APIRoute
 from pydantic.fields import FieldInfo
 
@@ -22,11 +23,13 @@ from api_shim.resources import ROUTERS
 from api_shim.shapes import SHAPES
 from api_shim.shapes.names import FIELDS, RECOGNISED_BY
 from api_shim.submission import Shape
+from deploy.cli import postroad
 from deploy.contract import FEATURES, UNPROVED, proofs
 from models.event import WIRE_NAMES
 from models.message import OPEN, TRANSITIONS, State
 from providers import ADAPTERS, CONFIRMS_DELIVERY, adapter
 from providers.base import Provider
+from worker.series import SERIES, Series
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +177,43 @@ def _proof(name: str, path: Path) -> str:
     return f"[{name.removeprefix('test_')}](../{path.relative_to(ROOT)})"
 
 
+def metrics() -> str:
+    """Every series, in the order of the exporter's table."""
+    rows = [(f"`{each.full_name}`", each.kind.value, _labels(each), each.help) for each in SERIES.values()]
+    return _table(("Series", "Kind", "Labels", "Meaning"), rows)
+
+
+def _labels(series: Series) -> str:
+    return ", ".join(f"`{label}`" for label in series.labels) or "none"
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as ``--help`` has them."""
+    return "\n\n".join(_command(path, command) for path, command in _walk((), postroad))
+
+
+def _walk(path: tuple[str, ...], group: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
+            continue
+        if isinstance(command, click.Group):
+            yield from _walk((*path, name), command)
+        else:
+            yield (*path, name), command
+
+
+def _command(path: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(("postroad", *path)))
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    options = [record for each in shown if (record := each.get_help_record(context))]
+    said = " ".join((command.help or "").split("\b")[0].split())
+    table = _table(("Option", ""), [(f"`{names}`", text) for names, text in options]) if options else ""
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    return "\n\n".join(part for part in (f"### {context.command_path}", said, f"`{usage}`", table) if part)
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -216,6 +256,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "fields": fields,
     "routes": routes,
     "contract": contract,
+    "metrics": metrics,
+    "commands": commands,
 }
 """Name of a region and what writes it."""
 

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from worker.series import ENDPOINTS, KEY_EXPIRES, LAST_BEAT, MAILERS, STUCK, Series
+from worker.bell import QUEUES
+from worker.series import ENDPOINTS, KEY_EXPIRES, LAST_BEAT, MAILERS, PAUSED, STUCK, Series
+from worker.standstill import paused
 
 LATE = timedelta(minutes=5)
 """Queued mail of a mailer that may send is late after this."""
@@ -61,6 +63,8 @@ def measure(connection: Connection) -> None:
     mailers = connection.execute(_MAILERS).all()
     set_gauge(connection, MAILERS, (((provider, status), count) for provider, status, count in mailers))
     set_gauge(connection, ENDPOINTS, (((status,), count) for status, count in connection.execute(_ENDPOINTS)))
+    standing = paused(connection)
+    set_gauge(connection, PAUSED, (((queue,), queue in standing) for queue in QUEUES))
     expires = connection.execute(_KEY_EXPIRES).scalar_one()
     set_gauge(connection, KEY_EXPIRES, [] if expires is None else [((), expires)])
     set_gauge(connection, LAST_BEAT, [((), connection.execute(_NOW).scalar_one())])

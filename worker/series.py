@@ -64,6 +64,8 @@ WEBHOOK_OLDEST = _gauge("webhook_oldest_age_seconds", "Age of the oldest webhook
 STUCK = _gauge("stuck_messages", "Messages that do not go on by themselves, or not in time: held (uncertain, waiting for a person), late (due for 5 minutes at a mailer that may send), reconnect (their mailer's credentials were refused), unlogged (the follow-up failed).", "reason")
 MAILERS = _gauge("mailers", "Mailers: active, throttled, paused or reconnect_required.", "provider", "status")
 ENDPOINTS = _gauge("webhook_endpoints", "Webhook endpoints: active, failing or disabled.", "status")
+PAUSED = _gauge("queue_paused", "1 where an operator has paused the queue, else 0.", "lane")
+INVARIANTS = _gauge("invariant_violations", "Rows that break a rule which must always hold; `postroad doctor --invariants` names the rules.", "rule")
 KEY_EXPIRES = _gauge("api_key_expires_timestamp_seconds", "When the next API key expires that was used in the last 7 days; absent if none will.")
 LAST_BEAT = _gauge("last_beat_timestamp_seconds", "When the beat measured last. All other gauges are of that moment.")
 # fmt: on
@@ -73,6 +75,6 @@ SERIES: dict[str, Series] = {
     for series in (
         ACCEPTED, FINISHED, DELIVERY, REQUEST, ERRORS, THROTTLED, WEBHOOK_ATTEMPTS, HTTP,
         DEPTH, OLDEST, COMING, GOING, WORKERS, FOLLOWUP_LAG, WEBHOOKS_PENDING, WEBHOOK_OLDEST, STUCK, MAILERS,
-        ENDPOINTS, KEY_EXPIRES, LAST_BEAT,
+        ENDPOINTS, PAUSED, INVARIANTS, KEY_EXPIRES, LAST_BEAT,
     )
 }  # fmt: skip

@@ -151,6 +151,7 @@ def test_gauges_are_what_the_beat_measured(ticker: Ticker, session: Session, ten
     assert found["followup_lag_seconds", ()] == pytest.approx(0, abs=5)
     assert found["webhook_pending", ()] == 0
     assert found["workers", ("webhooks",)] == 0
+    assert found["queue_paused", ("send.high",)] == 0
     assert found["last_beat_timestamp_seconds", ()] == pytest.approx(datetime.now(UTC).timestamp(), abs=5)
 
 
