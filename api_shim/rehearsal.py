@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api_shim.attachments import read_attachments
@@ -16,11 +15,12 @@ from api_shim.rows import Prepared
 from api_shim.services import Services
 from api_shim.submission import Submission
 from models.base import uuid7
-from models.content import Address, message_id_for
+from models.content import Address, SendSettings, message_id_for
 from providers.base import Form
 from worker.compose import Compiled, CompositionError, Letter
 from worker.domains import Domains
 from worker.validation import Standing, examine
+from worker.wishes import read_wishes
 
 SHOWN = 10
 """Mails that are rendered; the rest differs in its values only."""
@@ -30,11 +30,6 @@ EXAMINED = 1_000
 
 DNS_SECONDS = 3.0
 """Longest that the answer waits for the DNS; what it has not said by then counts as good."""
-
-_SUPPRESSED = text("""
-    select address, reason from suppression
-    where workspace_id = :workspace_id and list_id = '' and address = any(:addresses) order by address
-""")
 
 
 def rehearse(session: Session, caller: Caller, submission: Submission, *, services: Services) -> dict[str, Any]:
@@ -59,7 +54,7 @@ def rehearse(session: Session, caller: Caller, submission: Submission, *, servic
         "provider": prepared.sender.mailer.provider,
         "from": prepared.sender.address.email,
         "send_at": submission.send_at,
-        "suppressed": _suppressed(session, caller, everyone),
+        "suppressed": _suppressed(session, caller, everyone, submission.settings),
         "invalid": None,
         "phishing": prepared.suspicion.to_json() if prepared.suspicion else None,
         "mails": [_mail(compiled, submission, prepared, address) for address in _first(submission)],
@@ -74,10 +69,13 @@ def _first(submission: Submission) -> Sequence[Address | None]:
     return submission.to[:SHOWN] if submission.individual else (None,)
 
 
-def _suppressed(session: Session, caller: Caller, everyone: Sequence[Address]) -> list[dict[str, str]]:
-    addresses = list({address.email.lower() for address in everyone})
-    rows = session.execute(_SUPPRESSED, {"workspace_id": caller.workspace_id, "addresses": addresses})
-    return [{"email": row.address, "reason": row.reason} for row in rows]
+def _suppressed(
+    session: Session, caller: Caller, everyone: Sequence[Address], settings: SendSettings
+) -> list[dict[str, str]]:
+    addresses = {address.email.lower() for address in everyone}
+    wishes = read_wishes(session.connection(), caller.workspace_id, addresses, [settings])
+    reasons = ((address, wishes.reason(address, settings.list_id)) for address in sorted(addresses))
+    return [{"email": address, "reason": reason} for address, reason in reasons if reason]
 
 
 def _invalid(domains: Domains, everyone: Sequence[Address]) -> list[dict[str, str | None]]:

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api_shim.http import services
-from api_shim.unsubscribe import invalid_link
+from api_shim.unsubscribe import expired_link, invalid_link
 from api_shim.visits import Visits
 from models.event import EventType
 from worker.machines import visitor
-from worker.tracking import Clicked, Opened
+from worker.tracking import Clicked, Opened, made_at
 from worker.visits import Visit
 
 router = APIRouter(prefix="/t", include_in_schema=False)
@@ -36,6 +36,8 @@ async def opened(token: str, request: Request) -> Response:
     found = services(request).tracker.read_open(token)
     if found is None:
         return invalid_link(request)
+    if _is_expired(request, found):
+        return expired_link(request)
     _count(request, EventType.OPENED, found)
     return Response(PIXEL, media_type="image/gif", headers=_HEADERS | {"Content-Security-Policy": "default-src 'none'"})
 
@@ -46,9 +48,16 @@ async def clicked(token: str, request: Request) -> Response:
     found = services(request).tracker.read_click(token)
     if found is None:
         return invalid_link(request)
+    if _is_expired(request, found):
+        return expired_link(request)
     _count(request, EventType.CLICKED, found, found.url)
     # Not Starlette's RedirectResponse: it would quote the address once more.
     return Response(status_code=302, headers=_HEADERS | {"Location": found.url})
+
+
+def _is_expired(request: Request, found: Opened | Clicked) -> bool:
+    longest = services(request).settings.link_age
+    return longest is not None and datetime.now(UTC) - made_at(found.message_id) > longest
 
 
 def _count(request: Request, type_: EventType, found: Opened | Clicked, url: str | None = None) -> None:

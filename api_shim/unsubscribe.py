@@ -17,7 +17,8 @@ from api_shim.services import Services
 from api_shim.unsubscribe_page import Page, page
 from worker.bell import endpoint_lane
 from worker.tracking import Unsubscribed
-from worker.unsubscribe import resubscribe, unsubscribe
+from worker.unsubscribe import Method, resubscribe, unsubscribe, untrack
+from worker.wishes import EVERYTHING
 
 router = APIRouter(prefix="/t/u", include_in_schema=False)
 
@@ -30,16 +31,21 @@ def invalid_link(request: Request) -> Response:
     return page(request.headers, Page.INVALID, status=404)
 
 
+def expired_link(request: Request) -> Response:
+    """410 for a token that is older than POSTROAD_LINK_DAYS."""
+    return page(request.headers, Page.EXPIRED, status=410)
+
+
 @router.api_route("/{token}", methods=["GET", "HEAD"])
 async def show(token: str, request: Request) -> Response:
     """The page with the button; changes nothing."""
     link = services(request).tracker.read_unsubscribe(token)
-    return invalid_link(request) if link is None else page(request.headers, Page.ASK, address=link.recipient)
+    return invalid_link(request) if link is None else _ask(request, link)
 
 
 @router.post("/{token}")
 async def act(token: str, request: Request) -> Response:
-    """Acts on one click, or on the page's form: ``action`` is ``unsubscribe`` or ``resubscribe``."""
+    """Acts on one click, or on the page's form: ``action`` is one of `_DONE`."""
     link = services(request).tracker.read_unsubscribe(token)
     if link is None:
         return invalid_link(request)
@@ -48,7 +54,7 @@ async def act(token: str, request: Request) -> Response:
     action = "unsubscribe" if one_click else form.get("action")
     address = link.recipient or form.get("address", "").strip()
     if action not in _DONE or "@" not in address:
-        return page(request.headers, Page.ASK, address=link.recipient, status=400)
+        return _ask(request, link, status=400)
     try:
         await run_in_threadpool(_act, services(request), link, action, address, one_click)
     except UNAVAILABLE:
@@ -56,7 +62,17 @@ async def act(token: str, request: Request) -> Response:
     return page(request.headers, _DONE[action], address=address, asked=not link.recipient)
 
 
-_DONE = {"unsubscribe": Page.DONE, "resubscribe": Page.BACK}
+_DONE = {
+    "unsubscribe": Page.DONE,
+    "unsubscribe_all": Page.DONE_ALL,
+    "resubscribe": Page.BACK,
+    "untrack": Page.UNTRACKED,
+}
+"""What can be asked for, and the page that says that it was done."""
+
+
+def _ask(request: Request, link: Unsubscribed, status: int = 200) -> Response:
+    return page(request.headers, Page.ASK, address=link.recipient, listed=bool(link.list_id), status=status)
 
 
 def _act(opened: Services, link: Unsubscribed, action: str, address: str, one_click: bool) -> None:
@@ -64,8 +80,12 @@ def _act(opened: Services, link: Unsubscribed, action: str, address: str, one_cl
         if action == "resubscribe":
             resubscribe(connection, link, address)
             return
-        method = "one_click" if one_click else "page"
-        endpoints = unsubscribe(connection, link, address, at=datetime.now(UTC), method=method)
+        if action == "untrack":
+            untrack(connection, link, address)
+            return
+        method = Method.ONE_CLICK if one_click else Method.PAGE
+        list_id = EVERYTHING if action == "unsubscribe_all" else link.list_id
+        endpoints = unsubscribe(connection, link, address, at=datetime.now(UTC), method=method, list_id=list_id)
     for endpoint_id in endpoints:
         opened.ringer.ring(endpoint_lane(endpoint_id))
 

@@ -18,6 +18,10 @@ class Page(enum.Enum):
     """The database is away."""
     INVALID = "invalid"
     """The link is not ours."""
+    EXPIRED = "expired"
+    """The link is older than links may be."""
+    DONE_ALL = "done_all"
+    UNTRACKED = "untracked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,13 @@ class Words:
     back: str
     later: str
     invalid: str
+    everything: str
+    """The button that leaves more than one list."""
+    done_all: str
+    untrack: str
+    """The button that ends the measuring of opens and clicks."""
+    untracked: str
+    expired: str
 
 
 WORDS: dict[str, Words] = {
@@ -54,6 +65,11 @@ WORDS: dict[str, Words] = {
         back="Welcome back. {address} will get these mails again.",
         later="This did not work just now, and nothing was changed. Please try again in a few minutes.",
         invalid="This link is not valid. Perhaps it was copied incompletely: open it from the mail once more.",
+        everything="Unsubscribe from all mails of this sender",
+        done_all="Done. {address} will get no more mails of this sender.",
+        untrack="Measure nothing",
+        untracked="Done. What {address} opens and clicks in mails of this sender is no longer measured.",
+        expired="This link has expired. Newer mails have one that works.",
     ),
     "de": Words(
         title="Abmelden",
@@ -69,6 +85,11 @@ WORDS: dict[str, Words] = {
         later="Das hat gerade nicht geklappt, geändert wurde nichts. Bitte versuchen Sie es in einigen Minuten erneut.",
         invalid="Dieser Link ist ungültig. Vielleicht wurde er unvollständig kopiert: Öffnen Sie ihn noch einmal aus "
         "der E-Mail.",
+        everything="Von allen E-Mails dieses Absenders abmelden",
+        done_all="Erledigt. An {address} gehen keine E-Mails dieses Absenders mehr.",
+        untrack="Nichts messen",
+        untracked="Erledigt. Was {address} in E-Mails dieses Absenders öffnet und anklickt, wird nicht mehr gemessen.",
+        expired="Dieser Link ist abgelaufen. In neueren E-Mails steht einer, der funktioniert.",
     ),
     "fr": Words(
         title="Se désabonner",
@@ -84,6 +105,11 @@ WORDS: dict[str, Words] = {
         later="Cela n'a pas fonctionné et rien n'a été modifié. Veuillez réessayer dans quelques minutes.",
         invalid="Ce lien n'est pas valide. Il a peut-être été copié incomplètement : ouvrez-le à nouveau depuis "
         "l'e-mail.",
+        everything="Se désabonner de tous les e-mails de cet expéditeur",
+        done_all="C'est fait. {address} ne recevra plus d'e-mails de cet expéditeur.",
+        untrack="Ne rien mesurer",
+        untracked="C'est fait. Ce que {address} ouvre et clique dans les e-mails de cet expéditeur n'est plus mesuré.",
+        expired="Ce lien a expiré. Les e-mails plus récents en contiennent un qui fonctionne.",
     ),
     "es": Words(
         title="Darse de baja",
@@ -98,6 +124,11 @@ WORDS: dict[str, Words] = {
         back="Nos alegra su regreso. {address} volverá a recibir estos correos.",
         later="Ahora mismo no ha funcionado y no se ha cambiado nada. Inténtelo de nuevo en unos minutos.",
         invalid="Este enlace no es válido. Quizá se copió incompleto: ábralo otra vez desde el correo.",
+        everything="Darse de baja de todos los correos de este remitente",
+        done_all="Hecho. {address} no recibirá más correos de este remitente.",
+        untrack="No medir nada",
+        untracked="Hecho. Ya no se mide lo que {address} abre y pulsa en los correos de este remitente.",
+        expired="Este enlace ha caducado. Los correos más recientes contienen uno que funciona.",
     ),
     "it": Words(
         title="Annulla l'iscrizione",
@@ -112,6 +143,11 @@ WORDS: dict[str, Words] = {
         back="Bentornato. {address} riceverà di nuovo queste e-mail.",
         later="In questo momento non ha funzionato e nulla è cambiato. Riprovi tra qualche minuto.",
         invalid="Questo link non è valido. Forse è stato copiato in modo incompleto: lo apra di nuovo dall'e-mail.",
+        everything="Annulla l'iscrizione a tutte le e-mail di questo mittente",
+        done_all="Fatto. {address} non riceverà più e-mail da questo mittente.",
+        untrack="Non misurare nulla",
+        untracked="Fatto. Le aperture e i clic di {address} nelle e-mail di questo mittente non vengono più misurati.",
+        expired="Questo link è scaduto. Le e-mail più recenti ne contengono uno che funziona.",
     ),
     "pt": Words(
         title="Cancelar a subscrição",
@@ -127,6 +163,11 @@ WORDS: dict[str, Words] = {
         later="Não funcionou neste momento e nada foi alterado. Tente de novo dentro de alguns minutos.",
         invalid="Esta ligação não é válida. Talvez tenha sido copiada de forma incompleta: abra-a de novo a partir do "
         "e-mail.",
+        everything="Cancelar a subscrição de todos os e-mails deste remetente",
+        done_all="Feito. {address} não receberá mais e-mails deste remetente.",
+        untrack="Não medir nada",
+        untracked="Feito. O que {address} abre e clica nos e-mails deste remetente já não é medido.",
+        expired="Esta ligação expirou. Os e-mails mais recentes contêm uma que funciona.",
     ),
     "nl": Words(
         title="Afmelden",
@@ -141,6 +182,11 @@ WORDS: dict[str, Words] = {
         back="Welkom terug. {address} krijgt deze e-mails weer.",
         later="Het lukte nu niet en er is niets veranderd. Probeer het over een paar minuten opnieuw.",
         invalid="Deze link is niet geldig. Misschien is hij onvolledig gekopieerd: open hem nog eens vanuit de e-mail.",
+        everything="Afmelden voor alle e-mails van deze afzender",
+        done_all="Gedaan. {address} krijgt geen e-mails van deze afzender meer.",
+        untrack="Niets meten",
+        untracked="Gedaan. Wat {address} opent en aanklikt in e-mails van deze afzender wordt niet meer gemeten.",
+        expired="Deze link is verlopen. In nieuwere e-mails staat er een die werkt.",
     ),
 }
 """Language -> its words. The first is spoken to everybody else."""
@@ -175,15 +221,22 @@ HEADERS = {
 
 
 def page(
-    headers: Mapping[str, str], kind: Page, *, address: str = "", asked: bool = False, status: int = 200
+    headers: Mapping[str, str],
+    kind: Page,
+    *,
+    address: str = "",
+    asked: bool = False,
+    listed: bool = False,
+    status: int = 200,
 ) -> Response:
     """The answer in the reader's language.
 
-    headers: of the request. address: the recipient, where it is known. asked: it was typed in, not signed.
+    headers: of the request. address: the recipient, where it is known. asked: it was typed in, not signed. listed: the
+    mail is of a list, and more can be left than that.
     """
     language = language_of(headers.get("accept-language", ""))
     words = WORDS[language]
-    body = _BODIES[kind](words, address, asked)
+    body = _BODIES[kind](words, _Reader(address, asked, listed))
     document = (
         f'<!doctype html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -213,41 +266,56 @@ def _weight(parameter: str) -> float:
         return 0.0
 
 
-def _ask(words: Words, address: str, _: bool) -> str:
-    if address:
-        return _text(words.ask, address) + _form(words.button, "unsubscribe")
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Who reads the page. See `page`."""
+
+    address: str
+    asked: bool
+    listed: bool
+
+
+def _ask(words: Words, reader: _Reader) -> str:
+    choices = [_button(words.button, "unsubscribe")]
+    if reader.listed:
+        choices.append(_button(words.everything, "unsubscribe_all", quiet=True))
+    choices.append(_button(words.untrack, "untrack", quiet=True))
+    if reader.address:
+        return _text(words.ask, reader.address) + _form(*choices)
     field = (
         f'<label for="address">{html.escape(words.label)}</label>\n'
         '<input id="address" name="address" type="email" autocomplete="email" required>\n'
     )
-    return _text(words.ask_address) + _form(words.button, "unsubscribe", field)
+    return _text(words.ask_address) + _form(field, *choices)
 
 
-def _done(words: Words, address: str, asked: bool) -> str:
-    kept = f'<input type="hidden" name="address" value="{html.escape(address)}">' if asked else ""
-    said = words.done_if if asked else words.done
-    button = _form(words.resubscribe, "resubscribe", kept, ' class="quiet"')
-    return f'<div role="status">{_text(said, address)}</div>\n{_text(words.again)}{button}'
+def _done(words: Words, reader: _Reader) -> str:
+    return _undoable(words, reader, words.done_if if reader.asked else words.done)
 
 
-def _back(words: Words, address: str, _: bool) -> str:
-    return f'<div role="status">{_text(words.back, address)}</div>'
+def _done_all(words: Words, reader: _Reader) -> str:
+    return _undoable(words, reader, words.done_if if reader.asked else words.done_all)
 
 
-def _later(words: Words, _: str, __: bool) -> str:
-    return _text(words.later)
+def _undoable(words: Words, reader: _Reader, said: str) -> str:
+    kept = f'<input type="hidden" name="address" value="{html.escape(reader.address)}">' if reader.asked else ""
+    button = _form(kept, _button(words.resubscribe, "resubscribe", quiet=True))
+    return _said(said, reader) + f"\n{_text(words.again)}{button}"
 
 
-def _invalid(words: Words, _: str, __: bool) -> str:
-    return _text(words.invalid)
+def _said(sentence: str, reader: _Reader) -> str:
+    return f'<div role="status">{_text(sentence, reader.address)}</div>'
 
 
-_BODIES: dict[Page, Callable[[Words, str, bool], str]] = {
+_BODIES: dict[Page, Callable[[Words, _Reader], str]] = {
     Page.ASK: _ask,
     Page.DONE: _done,
-    Page.BACK: _back,
-    Page.LATER: _later,
-    Page.INVALID: _invalid,
+    Page.DONE_ALL: _done_all,
+    Page.BACK: lambda words, reader: _said(words.back, reader),
+    Page.UNTRACKED: lambda words, reader: _said(words.untracked, reader),
+    Page.LATER: lambda words, _: _text(words.later),
+    Page.INVALID: lambda words, _: _text(words.invalid),
+    Page.EXPIRED: lambda words, _: _text(words.expired),
 }
 
 
@@ -256,6 +324,10 @@ def _text(sentence: str, address: str = "") -> str:
     return f"<p>{shown}</p>\n"
 
 
-def _form(label: str, action: str, fields: str = "", attributes: str = "") -> str:
-    button = f'<button name="action" value="{action}"{attributes}>{html.escape(label)}</button>'
-    return f'<form method="post">\n{fields}{button}\n</form>'
+def _button(label: str, action: str, *, quiet: bool = False) -> str:
+    looks = ' class="quiet"' if quiet else ""
+    return f'<button name="action" value="{action}"{looks}>{html.escape(label)}</button>'
+
+
+def _form(*parts: str) -> str:
+    return '<form method="post">\n' + "\n".join(part for part in parts if part) + "\n</form>"

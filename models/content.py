@@ -43,6 +43,8 @@ class SendSettings:
     validate: bool = False
     phishing_protection: bool = False
     unsubscribe: bool = False
+    list_id: str = ""
+    """The list that the mail belongs to: who unsubscribed from it gets none, and unsubscribing means this list."""
     ip_pool: str = ""
 
 

@@ -56,6 +56,8 @@ class Letter:
     variables: Mapping[str, str] | None = field(repr=False)
     date: datetime
     """Aware. The same on every attempt, so that every attempt is the same mail."""
+    tracked: bool = True
+    """False: without pixel and click addresses, whatever the settings say."""
 
 
 class Compiled:
@@ -163,7 +165,7 @@ class Compiled:
             workspace=self._workspace,
             variables=letter.variables or {},
             unsubscribe_url=self._unsubscribe_url(letter) if self._unsubscribe else "",
-            tracker=self._tracker,
+            tracker=self._tracker if letter.tracked else None,
         )
 
     def _recipients(self, letter: Letter) -> Sequence[Address]:
@@ -199,7 +201,12 @@ class Compiled:
             subject=join(texts.subject, scene),
             html=None if texts.html is None else join(texts.html, scene),
             text=None if texts.text is None else join(texts.text, scene),
-            headers={**_threading(content), **content.headers, **self._unsubscribe_headers(scene)},
+            headers={
+                **_threading(content),
+                **_list_header(content),
+                **content.headers,
+                **self._unsubscribe_headers(scene),
+            },
             files=self._files,
         )
 
@@ -207,7 +214,8 @@ class Compiled:
         """One address per recipient; where several share the mail, the page behind it asks which."""
         if self._tracker is None:
             return ""
-        return self._tracker.unsubscribe_url(letter.message_id, self._workspace, self._sole_recipient(letter))
+        recipient, list_id = self._sole_recipient(letter), self._content.settings.list_id
+        return self._tracker.unsubscribe_url(letter.message_id, self._workspace, recipient, list_id)
 
     def _sole_recipient(self, letter: Letter) -> str:
         if letter.to is not None:
@@ -268,13 +276,21 @@ def _fixed_headers(content: Content) -> tuple[str, str]:
         lines.append(ids_line("In-Reply-To", [content.in_reply_to]))
     if content.references:
         lines.append(ids_line("References", content.references))
-    lines += [text_line(name, value) for name, value in content.headers.items()]
+    lines += [text_line(name, value) for name, value in {**_list_header(content), **content.headers}.items()]
     lines.append(f"MIME-Version: 1.0{EOL}")
     return address_line("From", [content.sender]), "".join(lines)
 
 
 def _other_addresses(content: Content) -> tuple[tuple[str, tuple[Address, ...]], ...]:
     return ("Cc", content.cc), ("Reply-To", content.reply_to)
+
+
+def _list_header(content: Content) -> dict[str, str]:
+    """List-Id (RFC 2919) of the list that the mail belongs to, unless the caller wrote one."""
+    list_id = content.settings.list_id
+    if not list_id or any(name.lower() == "list-id" for name in content.headers):
+        return {}
+    return {"List-Id": f"<{list_id}.{to_ascii_domain(content.sender.email).rpartition('@')[2]}>"}
 
 
 def _threading(content: Content) -> dict[str, str]:

@@ -6,13 +6,13 @@ leaves one slice uncertain and the rest of its batch simply returns to the queue
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.message import OPEN, State
@@ -29,8 +29,10 @@ from worker.meter import count_call
 from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts, too_early
 from worker.retry import Backoff
 from worker.runtime import Runtime
+from worker.sifting import domain_of, state_without_recipients, stopped
 from worker.traces import Attributes
 from worker.validation import refusal
+from worker.wishes import Wishes, read_wishes
 
 log = structlog.get_logger()
 
@@ -44,11 +46,6 @@ COMPOSE_SECONDS = 60.0
 """Longest that a slice may take to become mails: one that never ends must not hold its lane as long as a call may."""
 
 Composed = tuple[Held, OutboundEmail]
-
-_SUPPRESSED = text("""
-    select address, reason from suppression
-    where workspace_id = :workspace_id and list_id = '' and address = any(:addresses)
-""")
 
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
@@ -114,6 +111,8 @@ class Delivery:
         """Verdicts that no commit has taken yet."""
         self.attempted = 0
         """How many mails were handed to the provider."""
+        self.wishes = Wishes()
+        """Of the recipients of what is to be sent."""
         self._invited = False
         self._finished = 0
         self.connection = self._connect()
@@ -202,28 +201,29 @@ class Delivery:
 
     def _sift(self, queued: Sequence[Held]) -> list[Held]:
         """What may go: not expired, and with a recipient that is neither suppressed nor invalid."""
-        suppressed = self._suppressed(queued)
+        self.wishes = self._wishes(queued)
         refused = self._refused(queued)
         now = datetime.now(UTC)
         ready = []
         for message in queued:
-            expires_at = self.submissions[message.submission_id].expires_at
-            stopped = _stopped(message, suppressed, refused if self._validates(message) else {})
-            remaining = message._replace(outcomes=message.outcomes | stopped) if stopped else message
+            submission = self.submissions[message.submission_id]
+            expires_at, list_id = submission.expires_at, submission.content.settings.list_id
+            none_for = stopped(message, self.wishes, list_id, refused if self._validates(message) else {})
+            remaining = message._replace(outcomes=message.outcomes | none_for) if none_for else message
             if expires_at is not None and expires_at <= now:
                 late = f"expires_at {expires_at.isoformat()} passed before it could be sent"
                 self._keep(message, ended(message, State.EXPIRED, late))
             elif remaining.pending:
                 ready.append(remaining)
             else:
-                why = "; ".join(sorted({one["detail"] for one in stopped.values()}))
-                self._keep(message, ended(remaining, _state_without_recipients(remaining), why))
+                why = "; ".join(sorted({one["detail"] for one in none_for.values()}))
+                self._keep(message, ended(remaining, state_without_recipients(remaining), why))
         return ready
 
-    def _suppressed(self, queued: Sequence[Held]) -> dict[str, str]:
-        addresses = list({address.lower() for message in queued for address in message.pending})
-        rows = self.connection.execute(_SUPPRESSED, {"workspace_id": self.mailer.workspace_id, "addresses": addresses})
-        return {row.address: row.reason for row in rows}
+    def _wishes(self, queued: Sequence[Held]) -> Wishes:
+        addresses = [address for message in queued for address in message.pending]
+        settings = [submission.content.settings for submission in self.submissions.values()]
+        return read_wishes(self.connection, self.mailer.workspace_id, addresses, settings)
 
     def _validates(self, message: Held) -> bool:
         """Whether its recipients are to be validated; after the first attempt the provider's word counts more."""
@@ -231,7 +231,7 @@ class Delivery:
 
     def _refused(self, queued: Sequence[Held]) -> dict[str, str]:
         """Why mail to a domain surely cannot be delivered, of the domains to be validated. Asks the DNS."""
-        domains = {_domain(address) for message in queued if self._validates(message) for address in message.pending}
+        domains = {domain_of(address) for message in queued if self._validates(message) for address in message.pending}
         if not domains:
             return {}
         found = self.runtime.domains.look_up(domains, DNS_SECONDS)
@@ -242,7 +242,8 @@ class Delivery:
         composed = []
         for message in messages:
             try:
-                composed.append((message, self.submissions[message.submission_id].email(message)))
+                tracked = not self.wishes.untracked(message.recipients)
+                composed.append((message, self.submissions[message.submission_id].email(message, tracked=tracked)))
             except CompositionError as error:
                 self._keep(message, ended(message, State.FAILED, f"{NOT_COMPOSED}: {error}"))
             except Exception as error:
@@ -347,26 +348,3 @@ RECONNECT_SECONDS = 0.25
 
 NOT_COMPOSED = "could not be composed"
 """Begins the reason of a message that failed before it was a mail; the follow-up makes it a GENERATION_FAILURE."""
-
-
-def _stopped(message: Held, suppressed: Mapping[str, str], refused: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The recipients that get nothing, each with its outcome."""
-    stopped = {}
-    for address in message.pending:
-        if why := suppressed.get(address.lower()):
-            stopped[address] = {"outcome": State.SUPPRESSED.value, "detail": f"on the suppression list: {why}"}
-        elif refused and (why := refused.get(_domain(address))):
-            stopped[address] = {"outcome": State.SKIPPED.value, "detail": f"invalid recipient: {why}"}
-    return stopped
-
-
-def _state_without_recipients(message: Held) -> State:
-    """What became of a message that has nobody left to go to. A suppression may be lifted, so it comes first."""
-    outcomes = {one["outcome"] for one in message.outcomes.values()}
-    if Result.ACCEPTED in outcomes:
-        return State.SENT
-    return State.SKIPPED if State.SKIPPED in outcomes and State.SUPPRESSED not in outcomes else State.SUPPRESSED
-
-
-def _domain(address: str) -> str:
-    return address.rpartition("@")[2].lower()

@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     """
     public_url: str = "http://127.0.0.1:8025"
     """Root of tracking, unsubscribe and hook URLs as the outside reaches them."""
+    link_days: float | None = Field(default=None, gt=0)
+    """How old a mail's pixel and tracked links may be before they answer 410; empty: any age.
+
+    Unsubscribe links always work.
+    """
     mail_domain: str = "mail.postroad.test"
     """Default domain of company addresses for new workspaces."""
     webhook_allowed_hosts: str = ""
@@ -147,6 +152,10 @@ class Settings(BaseSettings):
     @cached_property
     def mail_host_name(self) -> str:
         return self.mail_host or urlsplit(self.public_url).hostname or ""
+
+    @cached_property
+    def link_age(self) -> timedelta | None:
+        return None if self.link_days is None else timedelta(days=self.link_days)
 
     @cached_property
     def retry_for(self) -> timedelta:

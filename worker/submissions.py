@@ -44,7 +44,7 @@ class LoadedSubmission:
     return_path: Callable[[UUID], str] | None = None
     """Makes the envelope sender of each message; None leaves it the sender's."""
 
-    def email(self, message: Held) -> OutboundEmail:
+    def email(self, message: Held, *, tracked: bool = True) -> OutboundEmail:
         """The mail of one message, the same on every attempt. Raises worker.compose.CompositionError."""
         letter = Letter(
             message_id=message.id,
@@ -53,6 +53,7 @@ class LoadedSubmission:
             to=Address(message.recipients[0], message.recipient_name) if self.content.individual else None,
             variables=message.variables,
             date=self.send_at or message.created_at,
+            tracked=tracked,
         )
         email = self.compiled.email(letter, self.signer)
         if self.return_path is not None:

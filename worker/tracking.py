@@ -14,6 +14,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
@@ -147,6 +148,11 @@ class Tracker:
             if keys.id == key_id and _tag_matches(keys.by_purpose[purpose], body, tag):
                 return body
         return None
+
+
+def made_at(message_id: UUID) -> datetime:
+    """When the message was made, by its id (RFC 9562 section 5.7)."""
+    return datetime.fromtimestamp((message_id.int >> 80) / 1000, UTC)
 
 
 def location(url: str) -> str:

@@ -10,6 +10,7 @@ import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from models.content import SendSettings
 from models.mailer import Mailer
 from models.message import OPEN, Message, Priority, Submission
 from worker.bell import SEND_QUEUES
@@ -19,6 +20,7 @@ from worker.mailers import caps_in_force
 from worker.pace import Pace, Standing
 from worker.queues import workers_of
 from worker.standstill import Pause, paused
+from worker.wishes import read_wishes
 
 MEASURED_SECONDS = 20.0
 """The rate of a lane is what it finished in so long, or since it began to be busy."""
@@ -50,10 +52,6 @@ _LEASE = text("""
     from lease left join worker_heartbeat worker on worker.name = lease.worker where lease.id = :id
 """)
 _CAMPAIGN = text("select status from campaign where workspace_id = :workspace_id and id = :id")
-_SUPPRESSED = text("""
-    select address, reason from suppression
-    where workspace_id = :workspace_id and list_id = '' and address = any(:addresses) order by address
-""")
 _FOLLOWUP = text("""
     select tries, error, due_at, created_at, (select count(*) from followup) as outbox
     from followup where :id = any(message_ids) order by id limit 1
@@ -123,7 +121,7 @@ def read(session: Session, message: Message, pace: Pace, client: redis.Redis) ->
         beat_silent=beat_silence(session),
         lease=session.execute(_LEASE, {"id": message.lease_id}).one_or_none() if is_open else None,
         lane=_lane(session, message) if message.due_at is not None else None,
-        suppressed=_suppressed(session, message) if is_open else {},
+        suppressed=_suppressed(session, message, submission) if is_open else {},
         followup=None if is_open else session.execute(_FOLLOWUP, {"id": message.id}).one_or_none(),
         broker_away=away,
         limits=limits,
@@ -168,10 +166,11 @@ def _lane(session: Session, message: Message) -> Lane:
 LEAST_MEASURED_SECONDS = 3.0
 
 
-def _suppressed(session: Session, message: Message) -> dict[str, str]:
+def _suppressed(session: Session, message: Message, submission: Submission) -> dict[str, str]:
     """Recipients that would get nothing now, each with the reason."""
     decided = message.outcomes or {}
-    addresses = [address.lower() for address in message.recipients if address not in decided]
-    rows = session.execute(_SUPPRESSED, {"workspace_id": message.workspace_id, "addresses": addresses})
-    found = {row.address: row.reason for row in rows}
-    return found if len(found) == len(set(addresses)) else {}
+    addresses = {address.lower() for address in message.recipients if address not in decided}
+    settings = SendSettings(**submission.content.get("settings", {}))
+    wishes = read_wishes(session.connection(), message.workspace_id, addresses, [settings])
+    found = {address: reason for address in addresses if (reason := wishes.reason(address, settings.list_id))}
+    return found if len(found) == len(addresses) else {}

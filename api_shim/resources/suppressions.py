@@ -22,6 +22,7 @@ from api_shim.suppression_rows import COLUMNS, Reason, SuppressionNew, read_rows
 from api_shim.text import EmailKey, Line
 from models.base import uuid7
 from models.mailer import Suppression
+from worker.wishes import TRACKING
 
 router = APIRouter(prefix="/suppressions", tags=["suppressions"])
 Reader = Annotated[Caller, caller_with("suppressions:read")]
@@ -97,8 +98,12 @@ def remove_address(
     address: Annotated[EmailKey, Query(description="The whole address, in either case.")],
     list_id: ByList = None,
 ) -> None:
-    """Lets an address get mail again: from one list with ``list_id``, from all without."""
-    _remove(session, caller, *_wanted(caller, address, None, list_id), named={"address": address})
+    """Lets an address get mail again: from one list with ``list_id``, from all without.
+
+    That its opens and clicks are not to be measured (list ``$tracking``) is only taken back by name.
+    """
+    mail = () if list_id == TRACKING else (Suppression.list_id != TRACKING,)
+    _remove(session, caller, *_wanted(caller, address, None, list_id), *mail, named={"address": address})
 
 
 @router.post(
@@ -140,6 +145,7 @@ def export_suppressions(
     list_id: ByList = None,
 ) -> StreamingResponse:
     """Every suppressed address, oldest first, as a stream of JSON lines or as CSV that the import takes back."""
+    audit(session, caller, "suppressions.exported", str(caller.workspace_id), format=format)
     session.commit()  # the stream reads in sessions of its own
     wanted = _wanted(caller, address, reason, list_id)
     encode, head, media_type = FORMATS[format]
@@ -189,9 +195,7 @@ def _add(session: Session, caller: Caller, rows: Sequence[SuppressionNew]) -> in
 
 
 def _remove(session: Session, caller: Caller, *conditions: ColumnElement[bool], named: dict[str, str]) -> None:
-    gone = (
-        delete(Suppression).where(*conditions).returning(Suppression.id, Suppression.reason, Suppression.list_id)
-    )
+    gone = delete(Suppression).where(*conditions).returning(Suppression.id, Suppression.reason, Suppression.list_id)
     rows = session.execute(gone).all()
     if not rows:
         raise ApiError("NOT_FOUND", details=named)

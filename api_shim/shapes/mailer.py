@@ -1,5 +1,6 @@
 """The native shape: ``from``, ``to`` as objects, ``content``, ``mailer_id``; answers ``{"success": ...}``."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -174,23 +175,42 @@ def _settings(form: Form, bulk: bool) -> SendSettings:
     settings = form.object("settings", required="send an object; {} leaves every switch off.")
     if settings is None:
         return SendSettings()
-    switches = {name: _switch(settings, name) for name in _SWITCHES}
+    switches = {name: _switch(settings, name, *_MORE.get(name, ())) for name in _SWITCHES}
     settings.only(*_SWITCHES, "ip_pool")
     if bulk and switches["unsubscribe"]:
         problem = "is on, but all recipients share one email; switch it off, or set process_email_inbulk to false."
         settings.fault("unsubscribe.enable", problem, "unsubscribe_in_bulk")
-    return SendSettings(**switches, ip_pool=settings.line("ip_pool", 255) or "")
+    return SendSettings(**switches, list_id=_list_id(settings), ip_pool=settings.line("ip_pool", 255) or "")
 
 
 _SWITCHES: Final = ("open_tracking", "click_tracking", "validate", "phishing_protection", "unsubscribe")
 
 
-def _switch(settings: Form, name: str) -> bool:
+_MORE: Final = {"unsubscribe": ("list_id",)}
+"""What a switch has besides ``enable``."""
+
+LIST_ID: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+"""What can be the first part of a List-Id (RFC 2919)."""
+MAX_LIST_ID: Final = 64
+
+
+def _switch(settings: Form, name: str, *more: str) -> bool:
     switch = settings.object(name)
     if switch is None:
         return False
-    switch.only("enable")
+    switch.only("enable", *more)
     return switch.flag("enable")
+
+
+def _list_id(settings: Form) -> str:
+    """``unsubscribe.list_id``: the list that the mail belongs to, whether it offers to unsubscribe or not."""
+    if not isinstance(settings.body.get("unsubscribe"), dict):
+        return ""  # what else it may be, the switch has said
+    switch = settings.object("unsubscribe")
+    found = switch.line("list_id", MAX_LIST_ID) if switch else None
+    if switch and found and not LIST_ID.fullmatch(found):
+        switch.fault("list_id", f"is {shown(found)}; use letters, digits, - and _, in parts joined by dots.")
+    return found or ""
 
 
 def _custom_args(form: Form) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ from api_shim.shapes.attachments import MAX_COUNT as MAX_ATTACHMENTS
 from api_shim.shapes.attachments import MAX_FILENAME, TYPES
 from api_shim.shapes.fields import MAX_SUBJECT
 from api_shim.shapes.headers import MAX_COUNT as MAX_HEADERS
-from api_shim.shapes.mailer import MAX_CAMPAIGN_ID
+from api_shim.shapes.mailer import LIST_ID, MAX_CAMPAIGN_ID, MAX_LIST_ID
 from api_shim.submission import Shape
 
 Schema = dict[str, Any]
@@ -212,7 +212,18 @@ MAILER: Final = _object(
                 "click_tracking": {**_SWITCH, "description": "Links lead through the server, which counts."},
                 "validate": {**_SWITCH, "description": "Recipients whose domain takes no mail are skipped."},
                 "phishing_protection": {**_SWITCH, "description": "Content that looks like phishing is refused."},
-                "unsubscribe": {**_SWITCH, "description": "Adds one-click unsubscribing (RFC 8058)."},
+                "unsubscribe": _object(
+                    (),
+                    {
+                        "enable": _flag("Adds one-click unsubscribing (RFC 8058)."),
+                        "list_id": _text(
+                            "The list that the mail belongs to: unsubscribing leaves it, and who left it gets none.",
+                            maxLength=MAX_LIST_ID,
+                            pattern=f"^({LIST_ID.pattern})?$",
+                        ),
+                    },
+                )
+                | {"type": ["object", "null"]},
                 "ip_pool": _text("A pool of the mailer's `ip_pools`."),
             },
             description="Required; `{}` leaves every switch off.",
