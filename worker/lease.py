@@ -21,6 +21,8 @@ from worker.standstill import RUNS
 CRASHES_TO_ISOLATE = 3
 """A message whose worker died with it in hand this often is taken out of the queue."""
 
+SUSPECTS = 8
+"""So many of the messages whose worker died go together the next time."""
 
 BLAMELESS = datetime(1970, 1, 1, tzinfo=UTC)
 """End of a lease that its living worker let go of: no reason to suspect the messages in it."""
@@ -66,20 +68,23 @@ class Batch:
 # A batch that is half a second old is held up by its server, not by us: a second worker would only wait beside the
 # first, and a server that hangs would in the end hold them all.
 #
-# A message that was in hand when a worker died goes alone, so that a deadly one is told from its neighbours.
+# Messages that were in hand when a worker died go in small company, and after a second time alone, so that a deadly one
+# is told from its neighbours. Those of one batch are due at the same moment: nothing else is looked through for them.
 _CLAIM = text(f"""
     with head as materialized (
-        select id, crashes > 0 as suspect, case when crashes > 0 then due_at else clock_timestamp() end as until
+        select crashes, case when crashes > 0 then due_at else clock_timestamp() end as until
         from message where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
         order by due_at limit 1
     ), due as materialized (
         select id, state as was, due_at from message
         where mailer_id = :mailer_id and priority = :priority and due_at <= (select until from head)
-              and case when (select suspect from head) then id = (select id from head) else crashes = 0 end
+              and crashes = (select crashes from head)
               and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
               and {RUNS.format(queue=":queue")}
-        order by due_at limit :batch for no key update skip locked
+        order by due_at limit (select case crashes when 0 then :batch when 1 then least(:batch, {SUSPECTS}) else 1 end
+                               from head)
+        for no key update skip locked
     ), held as (
         select nextval('lease_id_seq') as id where exists (select from due)
     ), taken as (
@@ -131,7 +136,8 @@ _RECOVER = text("""
             state = case over.was when 'sending' then 'uncertain'
                                   when 'claimed' then case when over.crashes >= :isolate then 'failed' else 'queued' end
                                   else 'uncertain' end::message_state,
-            due_at = case when over.was = 'claimed' and over.crashes >= :isolate then null else clock_timestamp() end,
+            due_at = case when over.was = 'claimed' and over.crashes >= :isolate then null
+                          else statement_timestamp() end,
             finished_at = case when over.was = 'claimed' and over.crashes >= :isolate then clock_timestamp() end,
             reason = case when over.was = 'sending' then 'the worker died while sending'
                           when over.was = 'claimed' and over.crashes >= :isolate

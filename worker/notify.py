@@ -44,6 +44,8 @@ SECRET_PURPOSE = "webhook_endpoint:{id}"  # noqa: S105 -- the name of a secret i
 
 TURN_SECONDS = 10.0
 """No new request is begun after this; the lane goes on after the other lanes had their turn."""
+LEASE_MARGIN_SECONDS = 5.0
+"""Between the longest turn and the end of its claim: for writing down its results."""
 PROBE_SECONDS = 60.0
 """A dead endpoint gets one request this often."""
 PATIENCE_SECONDS = 60.0
@@ -76,8 +78,8 @@ class _Circuit:
 class Notifier:
     """Delivers webhooks. One per worker process; keeps connections and remembers which endpoints are dead.
 
-    The lease of a claim (``settings.lease``) should be longer than TURN_SECONDS and the webhook timeout together; if
-    it is not, a slow receiver may see an event twice.
+    A claim holds a little longer than a turn can take; where ``settings.lease_seconds`` is shorter than that, a slow
+    receiver may see an event twice.
     """
 
     def __init__(
@@ -91,6 +93,9 @@ class Notifier:
         self._postman = Postman(settings.webhook_guard, settings.webhook_timeout_seconds)
         self._agent = f"postroad/{version('postroad')}"
         self._circuits: dict[UUID, _Circuit] = {}
+        # What a killed worker had claimed is due again after that; shorter, and a slow turn would be repeated.
+        longest_turn = TURN_SECONDS + settings.webhook_timeout_seconds
+        self._lease = timedelta(seconds=min(settings.lease_seconds, longest_turn + LEASE_MARGIN_SECONDS))
 
     def deliver(self, endpoint_id: UUID) -> bool:
         """Delivers what is due at the endpoint, for about TURN_SECONDS at most. True: there is more, ring again.
@@ -176,12 +181,12 @@ class Notifier:
         """What is due, and what is known of its events, in one short transaction."""
         with self._engine.begin() as db:
             if endpoint.ordered:
-                claimed, blocked_until = deliveries.claim_in_order(db, endpoint.id, limit, self._settings.lease)
+                claimed, blocked_until = deliveries.claim_in_order(db, endpoint.id, limit, self._lease)
                 if blocked_until is not None and endpoint.failing_since is not None:
                     wait = min(blocked_until - datetime.now(UTC), timedelta(seconds=PROBE_SECONDS))
                     deliveries.put_off(db, endpoint.id, wait)
             else:
-                claimed = deliveries.claim(db, endpoint.id, limit, self._settings.lease)
+                claimed = deliveries.claim(db, endpoint.id, limit, self._lease)
             if not claimed:
                 return [], {}
             facts = self._facts(db, endpoint.workspace_id, claimed)

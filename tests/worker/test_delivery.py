@@ -490,13 +490,17 @@ def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(h
     assert "isolated" in (house.messages(accepted)[0].reason or "")
 
 
-def test_what_was_in_hand_when_a_worker_died_is_claimed_one_by_one_and_everything_else_together(house: House) -> None:
-    house.submit("ann@example.com", "bob@example.com")
-    _claimed(house)
-    _let_leases_run_out(house)
-    house.tick()
-    house.submit("cat@example.com", "dan@example.com")
-    assert [house.deliver() for _ in range(4)] == [1, 1, 2, 0]
+@pytest.mark.parametrize(("deaths", "companies"), [(1, [8, 2]), (2, [2] + [1] * 8)])
+def test_what_was_in_hand_when_a_worker_died_is_claimed_in_small_company_and_then_alone(
+    house: House, deaths: int, companies: list[int]
+) -> None:
+    house.submit(*(f"ann{number}@example.com" for number in range(10)))
+    for _ in range(deaths):
+        _claimed(house)
+        _let_leases_run_out(house)
+        house.tick()
+    house.submit("cat@example.com", "dan@example.com", "eve@example.com")
+    assert [house.deliver() for _ in range(len(companies) + 2)] == [*companies, 3, 0]
 
 
 def _delivered(house: House, recipient: str) -> Message:
