@@ -1,7 +1,7 @@
 """Group commit: what arrives while others are being stored is stored together, with one transaction for all of them.
 
-A commit costs the same for one row as for fifty. Nobody waits for company: the first request goes at once, and those
-that come meanwhile make the next group.
+A commit costs the same for one row as for fifty. A request that comes by itself goes at once; those that come while it
+is being stored make the next group.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ R = TypeVar("R")
 
 MOST = 100
 """Requests in one group."""
+
+LINGER_SECONDS = 0.001
+"""How long a group waits for those who were told their answers a moment ago and come back with more."""
 
 PATIENCE_SECONDS = 0.025
 """After so long a group counts as held up, and the next one no longer waits for it."""
@@ -45,6 +48,8 @@ class Gatherer(Generic[T, R]):
         self._waiting: list[_Waiting[T, R]] = []
         self._running = 0
         self._fresh_until = 0.0
+        self._company = 0
+        """Size of the latest group."""
 
     async def do(self, item: T) -> R:
         """The result for one item."""
@@ -54,23 +59,28 @@ class Gatherer(Generic[T, R]):
             is_first = not self._waiting
             self._waiting.append(waiting)
         if is_first:
-            loop.call_soon(self._begin, loop)  # what else the loop has just read comes along
+            self._schedule(loop)
         return await waiting.answer
 
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins once the loop has read what is there. Where there was company before, more comes in a moment."""
+        loop.call_later(LINGER_SECONDS if self._company > 1 else 0, self._begin, loop)
+
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._start() and self._waiting:
+        self._start()
+        if self._waiting:
             loop.call_later(PATIENCE_SECONDS, self._begin, loop)
 
-    def _start(self) -> bool:
+    def _start(self) -> None:
         with self._lock:
             held_up = time.monotonic() >= self._fresh_until
             if not self._waiting or (self._running and not held_up) or self._running >= self._threads:
-                return False
+                return
             group, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             self._running += 1
+            self._company = len(group)
             self._fresh_until = time.monotonic() + PATIENCE_SECONDS
         self._pool.submit(self._do, group)
-        return True
 
     def _do(self, group: Sequence[_Waiting[T, R]]) -> None:
         try:
@@ -80,25 +90,27 @@ class Gatherer(Generic[T, R]):
         with self._lock:
             self._running -= 1
             self._fresh_until = 0.0
-        self._start()
         answers: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]]
         answers = defaultdict(list)
         for waiting, result in zip(group, results, strict=True):
             answers[waiting.loop].append((waiting.answer, result))
         for loop, told in answers.items():
             with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
-                loop.call_soon_threadsafe(_tell, told)
+                loop.call_soon_threadsafe(self._tell, loop, told)
+
+    def _tell(
+        self, loop: asyncio.AbstractEventLoop, answers: Sequence[tuple["asyncio.Future[R]", R | Exception]]
+    ) -> None:
+        if self._waiting:
+            self._schedule(loop)
+        for answer, result in answers:
+            if answer.done():
+                continue  # its request was given up
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
     def close(self) -> None:
         """Waits for what is being done."""
         self._pool.shutdown()
-
-
-def _tell(answers: Sequence[tuple["asyncio.Future[R]", R | Exception]]) -> None:
-    for answer, result in answers:
-        if answer.done():
-            continue  # its request was given up
-        if isinstance(result, Exception):
-            answer.set_exception(result)
-        else:
-            answer.set_result(result)

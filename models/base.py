@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in CROCKFORD for second in CROCKFORD]
 
 
 class Base(DeclarativeBase):
@@ -38,17 +39,21 @@ class Base(DeclarativeBase):
     }
 
 
+_VERSION_7 = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+
+
 def uuid7() -> UUID:
     """A time-ordered UUID (RFC 9562 section 5.7): rows made together lie together in every index."""
     millis = time.time_ns() // 1_000_000
-    value = (millis & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(os.urandom(10), "big")
-    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+    random = int.from_bytes(os.urandom(10), "big")
+    return UUID(int=(millis & 0xFFFFFFFFFFFF) << 80 | random & _RANDOM_BITS | _VERSION_7)
 
 
 def ulid(value: UUID) -> str:
     """The 26 characters of a ULID for the 128 bits that the database keeps as a uuid."""
     number = value.int
-    return "".join(CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def from_ulid(text: str) -> UUID | None:
