@@ -153,6 +153,7 @@ class Front:
         answered = self._timing.begin(scope, headers.get(b"traceparent"))
         given = headers.get(b"x-request-id", "")
         scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])  # in the context of this request alone
         large = scope["path"].endswith(MAIL_PATHS) or HOOKS_PATH in scope["path"]
         limit = self._max_send_bytes if large else SMALL_BODY_BYTES
 
