@@ -68,7 +68,7 @@ def _complained(facts: Facts) -> Cause:
 
 
 _FAILURES: Mapping[str, tuple[Why, str, str]] = {
-    "given up after": (Why.GIVEN_UP, "Every attempt failed", "Send it again when the trouble is over: retry."),
+    "given up": (Why.GIVEN_UP, "Every attempt failed", "Send it again when the trouble is over: retry."),
     NOT_COMPOSED: (Why.NOT_COMPOSED, "It could not be made into a mail", "Correct the content and submit it again."),
     "isolated": (Why.ISOLATED, "It was taken out of the queue", "Look into the log of the workers, then retry."),
 }

@@ -9,7 +9,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from api_shim.errors import ApiError
-from api_shim.ops import campaigns, live, login, mailers, message, messages, stuck, suppressions, webhooks
+from api_shim.ops import (
+    campaigns,
+    live,
+    login,
+    mailers,
+    message,
+    messages,
+    queues,
+    stuck,
+    suppressions,
+    threads,
+    trail,
+    webhooks,
+)
 from api_shim.ops.overview import overview
 from api_shim.ops.pages import HEADERS, action, page, problem
 
@@ -28,18 +41,25 @@ def routes() -> list[BaseRoute]:
         Route("/ops/static/{name}", _static, methods=["GET"]),
         Route("/ops/search", page(messages.search), methods=["GET"]),
         Route("/ops/messages", page(messages.messages), methods=["GET"]),
+        Route("/ops/messages/many", action(messages.many), methods=["POST"]),
         Route("/ops/messages/{id:uuid}", page(message.message), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/html", page(message.html), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/source", page(message.source), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/cancel", action(message.cancel), methods=["POST"]),
         Route("/ops/messages/{id:uuid}/retry", action(message.retry), methods=["POST"]),
         Route("/ops/messages/{id:uuid}/mark-sent", action(message.marked_sent), methods=["POST"]),
+        Route("/ops/messages/{id:uuid}/redeliver", action(message.redeliver_it), methods=["POST"]),
         Route("/ops/messages/{id:uuid}/suppress", action(message.suppress), methods=["POST"]),
         Route("/ops/campaigns", page(campaigns.campaigns), methods=["GET"]),
         Route("/ops/campaigns/pause", action(campaigns.pause), methods=["POST"]),
         Route("/ops/campaigns/resume", action(campaigns.resume), methods=["POST"]),
         Route("/ops/campaigns/cancel", action(campaigns.cancel), methods=["POST"]),
         Route("/ops/campaigns/retry", action(campaigns.retry), methods=["POST"]),
+        Route("/ops/queues", page(queues.queues), methods=["GET"]),
+        Route("/ops/queues/{queue}", page(queues.queue), methods=["GET"]),
+        Route("/ops/queues/{queue}/pause", action(queues.pause), methods=["POST"]),
+        Route("/ops/queues/{queue}/resume", action(queues.resume), methods=["POST"]),
+        Route("/ops/queues/{queue}/requeue", action(queues.requeue), methods=["POST"]),
         Route("/ops/mailers", page(mailers.mailers), methods=["GET"]),
         Route("/ops/mailers/{id:uuid}/pause", action(mailers.pause), methods=["POST"]),
         Route("/ops/mailers/{id:uuid}/resume", action(mailers.resume), methods=["POST"]),
@@ -51,6 +71,10 @@ def routes() -> list[BaseRoute]:
         Route("/ops/webhooks/{id:uuid}/switch", action(webhooks.switch), methods=["POST"]),
         Route("/ops/stuck", page(stuck.stuck), methods=["GET"]),
         Route("/ops/stuck/log-now", action(stuck.log_now), methods=["POST"]),
+        Route("/ops/threads", page(threads.threads), methods=["GET"]),
+        Route("/ops/threads/{id:uuid}", page(threads.thread), methods=["GET"]),
+        Route("/ops/threads/{id:uuid}/change", action(threads.change), methods=["POST"]),
+        Route("/ops/audit", page(trail.trail), methods=["GET"]),
         Route("/ops/suppressions", page(suppressions.suppressions), methods=["GET"]),
         Route("/ops/suppressions/add", action(suppressions.add), methods=["POST"]),
         Route("/ops/suppressions/remove", action(suppressions.remove), methods=["POST"]),

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from api_shim.ops import words
+from worker.standstill import Pause, paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +54,18 @@ _UNLOGGED = text("""
 def matters(session: Session, workspace_id: UUID) -> list[Matter]:
     """Everything that wants attention in a workspace, the grave first."""
     mine = {"workspace_id": workspace_id}
-    found = [_mailer(row) for row in session.execute(_MAILERS, mine).mappings()]
+    found = [_queue(name, pause) for name, pause in paused(session).items()]
+    found += [_mailer(row) for row in session.execute(_MAILERS, mine).mappings()]
     found += [_endpoint(row) for row in session.execute(_ENDPOINTS, mine).mappings()]
     found += _held(session.execute(_HELD, mine).mappings().one())
     found += _unlogged(session.execute(_UNLOGGED, mine).mappings().one())
     return sorted(found, key=lambda matter: not matter.grave)
+
+
+def _queue(name: str, pause: Pause) -> Matter:
+    said = f"{pause.reason.rstrip('.')}. " if pause.reason else ""
+    why = f"{said}Nothing of it is taken in hand, for {words.age(pause.paused_at)} by now."
+    return Matter(grave=True, what=f"{name} is paused", why=why, link=f"/ops/queues/{name}", do="Queue")
 
 
 def _mailer(row: RowMapping) -> Matter:

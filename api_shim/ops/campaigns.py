@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from starlette.responses import Response
 
 from api_shim.campaigns import submissions_of
@@ -18,6 +18,12 @@ from worker.moves import count_states
 
 PAGE = 20
 """Few, because the messages of each are counted."""
+RATE_MINUTES = 2
+
+_FINISHED = text("""
+    select count(*) from email_log where workspace_id = :workspace_id and campaign_id = :id
+                                     and finished_at > clock_timestamp() - make_interval(mins => :minutes)
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,14 @@ class Progress:
     """Messages that still want something done."""
     failed: int
     parts: Sequence[Part]
+    per_minute: float
+    """Mails that reached an outcome, over the last minutes."""
+
+    @property
+    def left(self) -> timedelta | None:
+        """How long the rest takes if it goes on like this."""
+        goes_on = self.open and self.per_minute and self.campaign.status == CampaignStatus.ACTIVE
+        return timedelta(minutes=self.open / self.per_minute) if goes_on else None
 
     @property
     def can(self) -> frozenset[str]:
@@ -77,7 +91,13 @@ def _progress(visit: Visit, row: Campaign) -> Progress:
         open=sum(counts[state] for state in OPEN),
         failed=counts["failed"],
         parts=parts(counts),
+        per_minute=_per_minute(visit, row),
     )
+
+
+def _per_minute(visit: Visit, row: Campaign) -> float:
+    named = {"workspace_id": row.workspace_id, "id": row.id, "minutes": RATE_MINUTES}
+    return float(visit.session.execute(_FINISHED, named).scalar_one()) / RATE_MINUTES
 
 
 def parts(counts: Mapping[str, int]) -> list[Part]:

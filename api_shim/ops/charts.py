@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn on the server: lines over an hour, one colour per queue.
+"""Charts as inline SVG, drawn on the server: lines over a window of time, one colour per queue.
 
 The drawing is stretched to its place, so that words stand outside it, in HTML, in their own size at every width.
 """
@@ -44,12 +44,14 @@ class Chart:
     keys: Sequence[Key]
     scale: Sequence[str]
     """Labels of the upright axis, from the top."""
+    times: Sequence[str]
+    """Labels of the other axis, from the left."""
 
     @property
     def summary(self) -> str:
         """The chart in words, for those who cannot see it."""
         said = "; ".join(f"{key.title}: now {key.now}, at most {key.peak}" for key in self.keys)
-        return f"{self.title}, last hour. {said}."
+        return f"{self.title} since {self.times[0]}. {said}."
 
 
 Measure = Callable[[Step], float]
@@ -81,7 +83,7 @@ AGES = Scale(_round_span, words.span)
 
 
 def charts(history: History) -> list[Chart]:
-    """Throughput, oldest age and failures of the last hour."""
+    """Throughput, oldest age and failures."""
     return [
         _chart(history, "Throughput", "a second; dashed: in, full: out", NUMBERS, [_went, _came]),
         _chart(history, "Oldest age", "of work that is due", AGES, [_oldest]),
@@ -117,7 +119,8 @@ def _chart(history: History, title: str, note: str, scale: Scale, measures: Sequ
         for number, (queue, steps) in enumerate(history.queues.items())
     ]
     labels = [scale.show(end), scale.show(end / 2), "0"]
-    return Chart(title=title, note=note, lines=drawn, keys=keys, scale=labels)
+    times = [f"{words.span(history.window)} ago", words.span(history.window / 2), "now"]
+    return Chart(title=title, note=note, lines=drawn, keys=keys, scale=labels, times=times)
 
 
 def _measured(history: History) -> list[Step]:

@@ -13,13 +13,22 @@ from sqlalchemy.orm import Session
 
 from api_shim.ops import words
 from worker.bell import QUEUES
-from worker.queues import Depths, queue_depths
+from worker.liveness import beat_silence
+from worker.queues import COUNTS, Depths, queue_depths
 
 TITLES = dict(zip(QUEUES, ("High priority", "Normal priority", "Follow-up", "Webhooks"), strict=True))
 
-HOUR = timedelta(hours=1)
-STEP_SECONDS = 30
-STEPS = 3600 // STEP_SECONDS
+PROMISES = dict(zip(QUEUES, (30.0, 900.0, 60.0, 300.0), strict=True))
+"""Seconds after which the oldest due work of a queue is late."""
+OPEN = ("ready", "scheduled", "uncertain", "in_flight")
+"""Counts that add up to what is not finished; the others are parts of these, or the past."""
+
+WINDOWS = {
+    "1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(days=1), "7d": timedelta(days=7),
+}  # fmt: skip
+"""What the charts can show; samples are kept for a week."""
+STEPS = 120
+"""Points of a chart."""
 SILENT_SECONDS = 30
 """Beat or workers that were not heard of for so long are worth a banner."""
 
@@ -34,12 +43,11 @@ _SILENCE = text("""
          left join worker_heartbeat worker on queue.name = any(worker.queues)
     group by queue.name
 """)
-_BEAT = text("select extract(epoch from clock_timestamp() - max(at)) from queue_sample")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One queue over half a minute."""
+    """One queue over a part of the window."""
 
     came: float
     """Work that came in, a second."""
@@ -52,25 +60,39 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The last hour of every queue. A step that nobody measured is None."""
+    """A window of every queue, in `STEPS`. A step that nobody measured is None."""
 
     end: datetime
+    window: timedelta
     queues: Mapping[str, Sequence[Step | None]]
 
 
 def live_texts(depths: Depths) -> dict[str, str]:
     """Every figure of the cards as text, by ``queue/name``."""
-    return {f"{queue}/{name}": text_ for queue, figures in depths.items() for name, text_ in _texts(figures).items()}
+    return {
+        f"{queue}/{name}": text_
+        for queue, figures in depths.items()
+        for name, text_ in (_texts(figures) | {"promise": promise(queue, figures)}).items()
+    }
+
+
+def promise(queue: str, figures: Mapping[str, Any]) -> str:
+    """Whether the oldest due work is younger than it should be."""
+    longest = PROMISES[queue]
+    kept = figures["oldest_age_seconds"] <= longest
+    return f"{'kept' if kept else 'broken'}, {words.span(longest)}"
 
 
 def _texts(figures: Mapping[str, Any]) -> dict[str, str]:
-    counts = {name: words.count(figures[name]) for name in ("ready", "scheduled", "in_flight", "uncertain", "failed")}
+    counts = {name: words.count(figures[name]) for name in COUNTS}
     return counts | {
+        "open": words.count(sum(figures[name] for name in OPEN)),
         "oldest": words.span(figures["oldest_age_seconds"]) if figures["oldest_age_seconds"] else "–",
         "in": words.rate(figures["in_per_second"]),
         "out": words.rate(figures["out_per_second"]),
         "workers": str(figures["workers"]),
         "clears": clears_in(figures),
+        "stands": "paused" if figures["paused"] else "",
     }
 
 
@@ -78,6 +100,8 @@ def clears_in(figures: Mapping[str, Any]) -> str:
     """When the queue is empty if things go on as they do."""
     if not figures["ready"]:
         return "empty"
+    if figures["paused"]:
+        return "paused"
     surplus = figures["out_per_second"] - figures["in_per_second"]
     if surplus > 0:
         return words.span(figures["ready"] / surplus)
@@ -91,9 +115,9 @@ def current(session: Session) -> dict[str, str]:
 def silences(session: Session) -> list[str]:
     """A sentence for the beat and for each queue whose workers were not heard of for `SILENT_SECONDS`."""
     said = []
-    beat = session.execute(_BEAT).scalar_one()
+    beat = beat_silence(session)
     if beat is None or beat > SILENT_SECONDS:
-        since = "has not been heard of yet" if beat is None else f"has been silent for {words.span(float(beat))}"
+        since = "has not been heard of yet" if beat is None else f"has been silent for {words.span(beat)}"
         said.append(f"The beat {since}: retries, schedules and recovery wait for it. Start `postroad beat`.")
     for queue, silent in session.execute(_SILENCE, {"queues": list(QUEUES)}):
         if silent is None or silent > SILENT_SECONDS:
@@ -102,22 +126,23 @@ def silences(session: Session) -> list[str]:
     return said
 
 
-def history(session: Session) -> History:
-    """What the beat measured in the last hour, in steps of half a minute."""
+def history(session: Session, window: timedelta = WINDOWS["1h"]) -> History:
+    """What the beat measured in the window."""
+    step = window.total_seconds() / STEPS
     now = datetime.now(UTC)
-    end = now + timedelta(seconds=STEP_SECONDS - now.timestamp() % STEP_SECONDS)
+    end = now + timedelta(seconds=step - now.timestamp() % step)
     rows: defaultdict[str, dict[int, Any]] = defaultdict(dict)
-    for row in session.execute(_HISTORY, {"start": end - HOUR, "step": STEP_SECONDS}):
+    for row in session.execute(_HISTORY, {"start": end - window, "step": step}):
         rows[row.queue][row.step] = row
-    return History(end=end, queues={queue: _steps(rows[queue]) for queue in QUEUES})
+    return History(end=end, window=window, queues={queue: _steps(rows[queue], step) for queue in QUEUES})
 
 
-def _steps(rows: Mapping[int, Any]) -> list[Step | None]:
-    return [_step(rows.get(number), rows.get(number - 1)) for number in range(STEPS)]
+def _steps(rows: Mapping[int, Any], seconds: float) -> list[Step | None]:
+    return [_step(rows.get(number), rows.get(number - 1), seconds) for number in range(STEPS)]
 
 
-def _step(row: Any, before: Any) -> Step | None:
+def _step(row: Any, before: Any, seconds: float) -> Step | None:
     if row is None:
         return None
     added = 0 if before is None else max(0, row.failed - before.failed)
-    return Step(came=float(row.came), went=float(row.went), oldest=float(row.oldest), failed=added * 60 / STEP_SECONDS)
+    return Step(came=float(row.came), went=float(row.went), oldest=float(row.oldest), failed=added * 60 / seconds)

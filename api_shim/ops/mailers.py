@@ -1,8 +1,11 @@
 """Mailers: how each stands with its provider, its limits, its last hour; pause, resume, test."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
 from sqlalchemy import select, text
 from starlette.responses import Response
 
@@ -10,6 +13,9 @@ from api_shim.audit import audit
 from api_shim.ops.pages import Form, Visit, render
 from api_shim.resources.mailers import pause_mailer, resume_mailer, test_mailer
 from models.mailer import Mailer
+from worker.circuits import Circuits
+from worker.mailers import caps_in_force
+from worker.pace import Standing
 
 _WAITING = text("""
     select mailer_id, count(*) filter (where due_at < '9999-01-01') as waiting,
@@ -19,7 +25,9 @@ _WAITING = text("""
 _LAST_HOUR = text("""
     select mailer_id, count(*) filter (where status in ('sent', 'delivered', 'bounced', 'complained')) as sent,
            count(*) filter (where status = 'failed') as failed,
-           count(*) filter (where status in ('bounced', 'complained')) as bounced
+           count(*) filter (where status in ('bounced', 'complained')) as bounced,
+           percentile_cont(0.5) within group (order by finished_at - created_at) as half,
+           percentile_cont(0.95) within group (order by finished_at - created_at) as most
     from email_log where workspace_id = :workspace_id and finished_at > clock_timestamp() - interval '1 hour'
     group by mailer_id
 """)
@@ -37,7 +45,31 @@ def mailers(visit: Visit) -> Response:
         waiting=_by_mailer(visit, _WAITING),
         hour=_by_mailer(visit, _LAST_HOUR),
         now=datetime.now(UTC),
+        standings={row.id: _standing(visit, row) for row in rows},
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailerStanding:
+    """Where a mailer's limits and its circuit stand."""
+
+    limits: Sequence[Standing]
+    learned: float | None
+    """Mails a second since it was found too fast."""
+    circuit_open: bool
+
+
+def _standing(visit: Visit, row: Mailer) -> MailerStanding | None:
+    """None while Redis is away."""
+    held = visit.services
+    try:
+        return MailerStanding(
+            limits=held.pace.standings(row.id, caps_in_force(row.provider, row.caps, row.base_url)),
+            learned=held.pace.learned(row.id),
+            circuit_open=row.fallback_id is not None and Circuits(held.redis).is_open(row.id),
+        )
+    except redis.RedisError:
+        return None
 
 
 def _by_mailer(visit: Visit, statement: Any) -> dict[Any, Any]:

@@ -10,10 +10,12 @@ from sqlalchemy import select
 from starlette.responses import HTMLResponse, Response
 
 from api_shim.errors import ApiError, Fault
+from api_shim.explain import explain
 from api_shim.ops import mail
 from api_shim.ops.messages import last_error
 from api_shim.ops.pages import HEADERS, Form, Visit, render
 from api_shim.resources.actions import Retry, Sent, cancel_message, mark_sent, retry_message
+from api_shim.resources.copies import raw_of, redeliver
 from api_shim.resources.submissions import find_message, show_message
 from api_shim.resources.suppressions import add_suppressions
 from api_shim.suppression_rows import SuppressionNew
@@ -24,7 +26,7 @@ from models.mailer import Mailer
 from models.message import Message, State, Submission
 from models.record import EmailLog
 from models.webhook import WebhookDelivery, WebhookEndpoint
-from worker.template import CompositionError
+from worker.bell import send_lane
 
 # The mail is hostile: it may run nothing, load nothing from anywhere and address no frame but its own.
 MAIL_HEADERS = {
@@ -73,7 +75,14 @@ def message(visit: Visit) -> Response:
         ).all(),
         deliveries=_deliveries(visit, row.id),
         can=_possible(row, held=bool(show_message(row)["held"])),
+        explained=explain(session, row, visit.services.pace, visit.services.redis),
+        curl=f"curl -H 'Authorization: Bearer $POSTROAD_API_KEY' '{_api(visit)}/v1/messages/{row.id}/explain'",
     )
+
+
+def _api(visit: Visit) -> str:
+    """Root of the API as this browser reaches it."""
+    return str(visit.request.base_url).rstrip("/")
 
 
 def _find(visit: Visit) -> tuple[Message, Submission]:
@@ -147,11 +156,8 @@ def html(visit: Visit) -> Response:
 
 def source(visit: Visit) -> Response:
     """``GET /ops/messages/{id}/source``: the mail as a file."""
-    row, submission = _find(visit)
-    try:
-        raw = mail.source(visit.session, submission, row, visit.services.tracker)
-    except CompositionError as error:
-        raise ApiError("CONFLICT", details={"reason": f"The mail cannot be composed: {error}."}) from error
+    row, _ = _find(visit)
+    raw = raw_of(visit.session, row, visit.services.tracker)
     headers = {**MAIL_HEADERS, "Content-Disposition": f'attachment; filename="{row.id}.eml"'}
     return Response(raw, media_type="message/rfc822", headers=headers)
 
@@ -166,6 +172,15 @@ def retry(visit: Visit, form: Form) -> str:
     body = Retry(force=form.get("force") == "yes")
     retry_message(visit.path_id, visit.request, visit.session, visit.operator.caller, body)
     return "Back in the queue, with all attempts anew."
+
+
+def redeliver_it(visit: Visit, _: Form) -> str:
+    """Sends the same mail as a new message."""
+    row, _submission = _find(visit)
+    visit.operator.caller.require("email:send")
+    copy = redeliver(visit.session, visit.operator.caller, row, visit.request.scope.get("request_id"))
+    visit.services.ringer.ring(send_lane(copy.mailer_id, copy.priority))
+    return f"The same mail is in the queue as a new message, {copy.id}."
 
 
 def marked_sent(visit: Visit, form: Form) -> str:

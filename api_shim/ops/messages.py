@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy import Select, exists, false, func, select
 from starlette.responses import RedirectResponse, Response
 
+from api_shim.bulk import ORDERS, Bulk
+from api_shim.errors import ApiError, Fault
 from api_shim.message_filter import (
     Condition,
     accepted_since,
@@ -22,11 +24,14 @@ from api_shim.message_filter import (
     to_recipient,
     with_id,
 )
-from api_shim.ops.pages import HEADERS, Visit, render
+from api_shim.ops.pages import HEADERS, Form, Visit, render
+from api_shim.ops.words import count, number_of
 from api_shim.pages import after_id, encode
+from api_shim.resources.bulk import carry_out
 from models.base import from_ulid
 from models.mailer import Mailer
 from models.message import Campaign, Message, State, Submission
+from worker.bell import PRIORITIES
 
 PAGE = 50
 SINCE = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7)}
@@ -44,25 +49,51 @@ class Listed:
 
 
 def messages(visit: Visit) -> Response:
-    """``GET /ops/messages``."""
-    asked = {name: value for name in FILTERS if (value := visit.asked(name))}
+    """``GET /ops/messages``; with ``?preview=cancel`` or ``retry`` it also counts what that would be about."""
+    asked = _asked(visit.asked)
     workspace_id = visit.operator.caller.workspace_id
     conditions = [FILTERS[name](value, workspace_id) for name, value in asked.items()]
     cursor = visit.asked("cursor") or None
     query = _query(workspace_id).where(*conditions, *after_id(Message.id, cursor))
     rows = visit.session.execute(query.order_by(Message.id.desc()).limit(PAGE + 1)).all()
+    preview = visit.asked("preview") if asked and visit.asked("preview") in ORDERS else ""
     return render(
         visit,
         "messages.html",
         asked=dict.fromkeys(FILTERS, "") | asked,
-        filtered=bool(asked),
+        given=asked,
         rows=[_listed(row) for row in rows[:PAGE]],
         address=f"/ops/messages?{urlencode(asked)}" if asked else "/ops/messages",
         cursor=encode([rows[PAGE - 1][0].id]) if len(rows) > PAGE else None,
         states=[state.value for state in State],
+        queues=list(PRIORITIES),
         periods=list(SINCE),
         mailers=_mailers(visit),
+        preview=preview,
+        matched=_bulk(visit, preview, asked).count() if preview else 0,
     )
+
+
+def many(visit: Visit, form: Form) -> str:
+    """``order``: ``cancel`` or ``retry``, about all that fits the filter in the other fields."""
+    asked, order = _asked(lambda name: form.get(name, "").strip()), form.get("order", "")
+    visit.operator.caller.require("email:send")
+    if not asked or order not in ORDERS:
+        raise ApiError("VALIDATION_ERROR", faults=[Fault("order", "Say what to do, and which mails are meant.")])
+    done = carry_out(order, _bulk(visit, order, asked), visit.request, visit.operator.caller, asked)
+    what = {"cancel": "Cancelled for good", "retry": "Back in the queue"}[order]
+    return f"{what}: {number_of(done['updated'], 'mail')} of {count(done['matched'])}."
+
+
+def _asked(given: Callable[[str], str]) -> dict[str, str]:
+    return {name: value for name in FILTERS if (value := given(name))}
+
+
+def _bulk(visit: Visit, order: str, asked: Mapping[str, str]) -> Bulk:
+    workspace_id = visit.operator.caller.workspace_id
+    conditions = [FILTERS[name](value, workspace_id) for name, value in asked.items()]
+    mine = [Message.workspace_id == workspace_id, *conditions]
+    return Bulk(session=visit.session, workspace_id=workspace_id, conditions=mine, order=ORDERS[order])
 
 
 def _query(workspace_id: UUID) -> Select[Message, str, str, str]:

@@ -9,17 +9,27 @@ from starlette.responses import Response
 from api_shim.ops import charts, figures
 from api_shim.ops.attention import matters
 from api_shim.ops.pages import Visit, render, templates
+from worker.queues import queue_depths
+
+SHOWN = "1h"
+"""The window of the charts where nobody asks for another; the one that lives."""
 
 
 def overview(visit: Visit) -> Response:
     """``GET /ops``."""
     session = visit.session
+    depths = queue_depths(session)
+    window = visit.asked("window") if visit.asked("window") in figures.WINDOWS else SHOWN
     return render(
         visit,
         "overview.html",
         titles=figures.TITLES,
-        live=figures.current(session),
-        charts=charts.charts(figures.history(session)),
+        depths=depths,
+        live=figures.live_texts(depths),
+        charts=charts.charts(figures.history(session, figures.WINDOWS[window])),
+        window=window,
+        windows=list(figures.WINDOWS),
+        live_window=SHOWN,
         matters=matters(session, visit.operator.caller.workspace_id),
         silences=figures.silences(session),
     )

@@ -58,10 +58,13 @@ SECTIONS = (
     ("", "Overview"),
     ("/messages", "Messages"),
     ("/campaigns", "Campaigns"),
+    ("/queues", "Queues"),
     ("/mailers", "Mailers"),
     ("/webhooks", "Webhooks"),
+    ("/threads", "Threads"),
     ("/stuck", "Stuck"),
     ("/suppressions", "Suppressions"),
+    ("/audit", "Audit"),
 )
 
 templates = Environment(

@@ -130,7 +130,7 @@ def test_a_mailer_is_paused_resumed_and_tested(
     )
     session.get_one(Mailer, mailer_id).sealed_credentials = sealed
     session.commit()
-    assert "per second 5" in operator.get("/ops/mailers").text
+    assert "5 of 5 per second" in operator.get("/ops/mailers").text
     assert "is paused" in operator.act(f"/ops/mailers/{mailer_id}/pause", back="/ops/mailers")
     session.expire_all()
     assert session.get_one(Mailer, mailer_id).status == "paused"

@@ -11,6 +11,18 @@ document.addEventListener("keydown", (event) => {
   search.select();
 });
 
+// A command is copied by a click or the return key.
+document.addEventListener("click", (event) => copy(event.target.closest("[data-copy]")));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter") copy(event.target.closest("[data-copy]"));
+});
+async function copy(place) {
+  if (!place || !navigator.clipboard) return;
+  await navigator.clipboard.writeText(place.textContent);
+  place.classList.add("copied");
+  window.setTimeout(() => place.classList.remove("copied"), 1500);
+}
+
 // What cannot be undone is asked about once; a form is sent once.
 document.addEventListener("submit", (event) => {
   const form = event.target;
