@@ -5,13 +5,12 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
-from functools import partial
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from googleapiclient.errors import BatchError, HttpError
@@ -27,9 +26,7 @@ from providers.emulators.http import Call, Fault, Reply
 from providers.gmail import Alias, Gmail
 from providers.gmail_service import CallFailed
 from providers.oauth import AccessTokens
-from tests.providers.contract import AdapterContract, Bench, Failure
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, mail
-from tests.providers.test_api_contract import ApiBench
 
 SCOPE = "https://www.googleapis.com/auth/gmail."
 UNCERTAIN_FAULTS = [case for case in ON_THE_WIRE if case.values[1] is Result.UNCERTAIN]
@@ -702,43 +699,3 @@ def test_the_emulator_refuses_what_the_discovery_document_does_not_know(
     assert answer.status == 400
     answer = adapter._service.api.call("GET", "/gmail/v1/users/me/drafts", headers=headers, params={"size": "1"})
     assert answer.status == 400
-
-
-class GmailBench(ApiBench):
-    """The request that sends is ``drafts.send``; a draft carries the mail before it."""
-
-    emulator: GmailEmulator
-
-    def fail(self, failure: Failure) -> None:
-        if failure is Failure.SERVER_ERROR:
-            self.emulator.fail(Fault.ERROR_503, path="/drafts")
-            return
-        super().fail(failure)
-        if failure is Failure.LOGGED_OUT:  # and the refresh token no longer helps
-            self.provider.check()
-            self.emulator.fail(Fault.UNAUTHORIZED, path="/token")
-
-    def sends(self) -> int:
-        return max(len(self.emulator.calls_to("/drafts")), len(self.emulator.calls_to("/drafts/send")))
-
-
-class TestContract(AdapterContract):
-    expected: ClassVar[Mapping[Failure, Result]] = {
-        Failure.CLOSE: Result.UNCERTAIN,
-        Failure.RESET: Result.UNCERTAIN,
-        Failure.HANG: Result.UNCERTAIN,
-        Failure.CLIENT_ERROR: Result.PERMANENT,
-        Failure.SERVER_ERROR: Result.TRANSIENT,
-        Failure.THROTTLED: Result.THROTTLED,
-        Failure.LOGGED_OUT: Result.CREDENTIALS,
-    }
-
-    @pytest.fixture
-    def bench(self, gmail: GmailEmulator) -> Iterator[Bench]:
-        gmail.oauth.client_secret = "a-secret-that-nobody-may-see"
-        gmail.oauth.refresh_token = "a-token-that-nobody-may-see"
-        secrets = {"client_secret": gmail.oauth.client_secret, "refresh_token": gmail.oauth.refresh_token}
-        adapter = open_adapter(gmail, **secrets)
-        bad = partial(mail, mime=b"Subject: x\r\n\r\n", recipients=())
-        yield GmailBench(gmail, adapter, path="/drafts/send", client_error=400, bad=bad)
-        adapter.close()

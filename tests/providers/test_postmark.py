@@ -5,9 +5,8 @@ import importlib
 import inspect
 import json
 import time
-from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 import postmarker.exceptions
 import pytest
@@ -20,9 +19,7 @@ from providers.emulators.http import Call, Fault, Hook, Reply
 from providers.emulators.postmark import Mail, PostmarkEmulator
 from providers.http import Timeout
 from providers.postmark import Postmark
-from tests.providers.contract import AdapterContract, Bench, Failure
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, fields, file, mail
-from tests.providers.test_api_contract import ApiBench
 
 
 @pytest.fixture
@@ -517,24 +514,3 @@ def test_postmarkers_own_methods_understand_the_emulator(postmark: PostmarkEmula
     with pytest.raises(postmarker.exceptions.ClientError, match="300"):
         client.emails.send(From="ann@demo.test", To="bob", Subject="x", TextBody="y")
     client.session.close()
-
-
-class TestContract(AdapterContract):
-    expected: ClassVar[Mapping[Failure, Result]] = {
-        Failure.CLOSE: Result.UNCERTAIN,
-        Failure.RESET: Result.UNCERTAIN,
-        Failure.HANG: Result.UNCERTAIN,
-        Failure.CLIENT_ERROR: Result.PERMANENT,
-        Failure.SERVER_ERROR: Result.TRANSIENT,
-        Failure.THROTTLED: Result.THROTTLED,
-        Failure.LOGGED_OUT: Result.CREDENTIALS,
-    }
-
-    @pytest.fixture
-    def bench(self, postmark: PostmarkEmulator) -> Iterator[Bench]:
-        postmark.server_token = "a-token-that-nobody-may-see"
-        postmark.inactive = {"gone@client.test"}
-        adapter = open_adapter(postmark, hook_secret="a-password-that-nobody-may-see")
-        bad = partial(mail, "gone@client.test")
-        yield ApiBench(postmark, adapter, path="/email/batch", client_error=422, bad=bad)
-        adapter.close()

@@ -8,65 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from providers import smtp_wire
-from providers.base import OutboundEmail, Result
+from providers.base import Result
 from providers.emulators.smtp import Does, Fault, Offer, SmtpEmulator, Stage
 from providers.smtp import Smtp
 from tests.providers.conftest import Certificate
-from tests.providers.contract import AdapterContract, Bench, Failure
 from tests.providers.samples import mail
 from tests.providers.smtp_samples import adapter, results, send_one
-
-
-class SmtpBench(Bench):
-    secrets = ("s3cret-word",)
-    _faults = {  # noqa: RUF012
-        Failure.CLOSE: Fault(Stage.DOT, Does.CLOSE, store=True),
-        Failure.RESET: Fault(Stage.DOT, Does.RESET, store=True),
-        Failure.HANG: Fault(Stage.DOT, Does.HANG, store=True),
-        Failure.CLIENT_ERROR: Fault(Stage.DOT, Does.REPLY, "451 4.3.0 try again"),
-        Failure.SERVER_ERROR: Fault(Stage.DOT, Does.REPLY, "554 5.6.0 refused"),
-        Failure.THROTTLED: Fault(Stage.MAIL, Does.REPLY, "421 4.7.0 too fast"),
-        Failure.LOGGED_OUT: Fault(Stage.MAIL, Does.REPLY, "530 5.7.0 log in first"),
-    }
-
-    def __init__(self, server: SmtpEmulator) -> None:
-        self.server = server
-        self.provider = adapter(server.url, username="ann", password="s3cret-word")
-
-    def fail(self, failure: Failure) -> None:
-        self.server.fail(self._faults[failure])
-
-    def sends(self) -> int:
-        return sum(command.startswith("MAIL") for command in self.server.commands)
-
-    def delivered(self, email: OutboundEmail) -> int:
-        return self.server.ledger[email.rfc_message_id]
-
-    def good(self) -> OutboundEmail:
-        return mail()
-
-    def bad(self) -> OutboundEmail:
-        return mail("bounce-550@client.test")
-
-
-class TestContract(AdapterContract):
-    expected = {  # noqa: RUF012
-        Failure.CLOSE: Result.UNCERTAIN,
-        Failure.RESET: Result.UNCERTAIN,
-        Failure.HANG: Result.UNCERTAIN,
-        Failure.CLIENT_ERROR: Result.TRANSIENT,
-        Failure.SERVER_ERROR: Result.PERMANENT,
-        Failure.THROTTLED: Result.THROTTLED,
-        Failure.LOGGED_OUT: Result.CREDENTIALS,
-    }
-
-    @pytest.fixture(params=[True, False], ids=["pipelined", "step by step"])
-    def bench(self, request: pytest.FixtureRequest) -> Iterator[Bench]:
-        with SmtpEmulator(Offer(pipelining=request.param, passwords={"ann": "s3cret-word"})) as server:
-            bench = SmtpBench(server)
-            yield bench
-            bench.provider.close()
-
 
 CUTS = [
     *((stage, does) for stage in (Stage.GREETING, Stage.EHLO) for does in (Does.CLOSE, Does.HANG)),

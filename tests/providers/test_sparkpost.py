@@ -129,12 +129,6 @@ def test_a_200_that_is_no_answer_is_uncertain(
     assert adapter.send([mail()])[0].result is Result.UNCERTAIN
 
 
-def test_the_wait_of_a_429_is_passed_on(sparkpost: SparkPostEmulator, adapter: SparkPost) -> None:
-    sparkpost.retry_after = "12"
-    sparkpost.fail(Fault.THROTTLED)
-    assert adapter.send([mail()])[0].retry_after == 12.0
-
-
 def test_a_partial_acceptance_names_who_was_refused(sparkpost: SparkPostEmulator, adapter: SparkPost) -> None:
     sparkpost.suppressed = {"Gone@client.test"}
     [outcome] = adapter.send([mail("bob@client.test", "Gone@client.test")])
