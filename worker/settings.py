@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     def mail_host_name(self) -> str:
         return self.mail_host or urlsplit(self.public_url).hostname or ""
 
-    @cached_property
+    @property
     def link_age(self) -> timedelta | None:
         return None if self.link_days is None else timedelta(days=self.link_days)
 
