@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         default_response_class=Json,
         docs_url=None,
         redoc_url=None,
+        strict_content_type=False,  # a JSON body without a Content-Type is read as what it is
     )
     app.state.services = services
     app.state.visits = visits

@@ -39,6 +39,8 @@ class Original:
     status: int | None
     """Of its answer; None while it is still waiting for its outcome."""
     answer: dict[str, Any] | None
+    awaited: bool = True
+    """Whether that request waits for the outcome. One that did not was answered at once, and so are its repeats."""
 
 
 def repeat_of(key: str | None, body: Any) -> Repeat | None:
@@ -98,18 +100,19 @@ def take(
     While the first request's transaction is open, this waits for it. since: the window of ``hours`` starts here (the
     scheduled time, if there is one). Raises IDEMPOTENCY_CONFLICT, naming the first JSON pointer that differs.
     """
-    taken = session.execute(
-        _TAKE,
-        {
-            "api_key_id": key_id,
-            "key": repeat.key,
-            "fingerprint": repeat.fingerprint,
-            "leaves": orjson.dumps(repeat.leaves).decode(),
-            "submission_id": submission_id,
-            "expires_at": since + timedelta(hours=hours),
-        },
-    ).first()
-    return None if taken else find(session, key_id, repeat)
+    values = {
+        "api_key_id": key_id,
+        "key": repeat.key,
+        "fingerprint": repeat.fingerprint,
+        "leaves": orjson.dumps(repeat.leaves).decode(),
+        "submission_id": submission_id,
+        "expires_at": since + timedelta(hours=hours),
+    }
+    while True:
+        if session.execute(_TAKE, values).first():
+            return None
+        if original := find(session, key_id, repeat):
+            return original  # else its window ended between the two statements, and the key can be had
 
 
 def find(session: Session, key_id: UUID, repeat: Repeat) -> Original | None:

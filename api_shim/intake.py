@@ -33,7 +33,7 @@ from worker.phishing import Suspicion
 from worker.settings import Settings
 
 _STORED = text("""
-    select s.id, s.total, s.mailer_id, s.priority, m.id as message_id, m.rfc_message_id, m.thread_id, mailer.provider
+    select s.id, s.total, s.awaited, m.id as message_id, m.rfc_message_id, m.thread_id, mailer.provider
     from submission s join mailer on mailer.id = s.mailer_id
     join lateral (select * from message where submission_id = s.id order by id limit 1) m on true
     where s.id = :id
@@ -155,7 +155,7 @@ def prepare(
     """Finds sender, words and conversation of a submission. Raises ApiError with what is wrong."""
     known.require(caller.workspace_id, submission)
     sender = resolve_sender(known, caller, submission)
-    words = wording(known.session, submission)
+    words = wording(known.session, caller.workspace_id, submission)
     earlier = conversation(known.session, submission)
     content = Content(
         sender=sender.address,
@@ -225,7 +225,7 @@ def _replayed(session: Session, original: Original) -> Accepted | ApiError:
         rfc_message_id=row.rfc_message_id,
         thread_id=row.thread_id,
         provider=row.provider,
-        original=original,
+        original=replace(original, awaited=row.awaited),
     )
 
 

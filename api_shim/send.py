@@ -137,6 +137,7 @@ async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Pr
         headers["Idempotency-Replayed"] = "true"
         if accepted.original.status is not None:
             return Json(accepted.original.answer, accepted.original.status, headers=headers)
+        seconds = seconds if accepted.original.awaited else 0
     if seconds > 0:
         await services(request).announcements.outcome(accepted.message_id, seconds, recorded=shape.WAITS_FOR_LOG)
         status, answer = await run_in_threadpool(_outcome, services(request), shape, taken, accepted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,7 +25,7 @@ class Wording:
     """Values for recipients that give none."""
 
 
-def wording(session: Session, submission: Submission) -> Wording:
+def wording(session: Session, workspace_id: UUID, submission: Submission) -> Wording:
     """Subject and bodies of a submission, with the current version of its template where it names one.
 
     Raises VALIDATION_ERROR if the template leaves a subject or body open, or a recipient lacks a variable.
@@ -34,7 +35,7 @@ def wording(session: Session, submission: Submission) -> Wording:
     version = session.scalars(
         select(TemplateVersion)
         .join(Template, (Template.id == TemplateVersion.template_id) & (Template.version == TemplateVersion.version))
-        .where(Template.id == submission.template_id)
+        .where(Template.workspace_id == workspace_id, Template.id == submission.template_id)
     ).one()
     inline = submission.html is not None or submission.text is not None
     words = Wording(

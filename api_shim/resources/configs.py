@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, model_va
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
+from api_shim.audit import audit
 from api_shim.auth import Caller
 from api_shim.errors import ApiError, Missing
 from api_shim.http import SessionDep, caller_with
@@ -110,6 +111,8 @@ def create_config(body: NewConfig, session: SessionDep, caller: Writer) -> dict[
     row = EmailConfig(workspace_id=workspace.id)
     _change(session, row, given)
     session.add(row)
+    session.flush()
+    audit(session, caller, "email_config.created", str(row.id), is_default=row.is_default)
     session.commit()
     session.refresh(row)
     return _show(row, workspace)
@@ -124,6 +127,7 @@ def change_config(config_id: UUID, body: ConfigChange, session: SessionDep, call
     _change(
         session, row, {name: value for name, value in given.items() if value is not None or name in CLEARED_BY_NULL}
     )
+    audit(session, caller, "email_config.changed", str(config_id), fields=sorted(given))
     session.commit()
     return _show(row, workspace)
 
@@ -140,6 +144,7 @@ def delete_config(config_id: UUID, session: SessionDep, caller: Writer) -> None:
         heir = session.scalars(mine.order_by(EmailConfig.id).limit(1)).first()
         if heir is not None:
             heir.is_default = True
+    audit(session, caller, "email_config.deleted", str(config_id), was_default=row.is_default)
     session.commit()
 
 

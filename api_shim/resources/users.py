@@ -41,6 +41,7 @@ def create_user(body: UserBody, session: SessionDep, caller: Writer) -> dict[str
         id=uuid7(), workspace_id=caller.workspace_id, email=body.email, name=body.name, created_at=datetime.now(UTC)
     )
     session.add(row)
+    audit(session, caller, "user.created", str(row.id))
     _store(session, body)
     return show(row)
 
@@ -72,7 +73,9 @@ def get_user(id: UUID, session: SessionDep, caller: Reader) -> dict[str, Any]:  
 def change_user(id: UUID, body: UserBody, session: SessionDep, caller: Writer) -> dict[str, Any]:  # noqa: A002
     """Replaces a user's address and name."""
     row = _find(session, caller, id)
+    changed = [name for name in ("email", "name") if getattr(row, name) != getattr(body, name)]
     row.email, row.name = body.email, body.name
+    audit(session, caller, "user.changed", str(id), fields=changed)
     _store(session, body)
     return show(row)
 
@@ -89,6 +92,7 @@ def delete_user(id: UUID, session: SessionDep, caller: Writer) -> None:  # noqa:
     revoked = session.scalars(keys.values(revoked_at=datetime.now(UTC)).returning(ApiKey.id)).all()
     for key_id in revoked:
         audit(session, caller, "key.revoked", str(key_id), reason="its user was deleted")
+    audit(session, caller, "user.deleted", str(id))
     session.delete(row)
     session.commit()
 

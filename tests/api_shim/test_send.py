@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -325,6 +326,18 @@ def test_b2_of_requests_that_wait_together_all_give_the_answer_that_was_kept_fir
     first = keep_answer(session, tenant.key_id, "together", 202, {"status": "queued"})
     assert first == (202, {"status": "queued"})
     assert keep_answer(session, tenant.key_id, "together", 200, {"status": "sent"}) == first
+
+
+def test_b2_a_repeat_that_would_wait_gets_the_answer_of_a_first_request_that_did_not(
+    client: TestClient, mailer_id: UUID
+) -> None:
+    first = send(client, CRM, Idempotency_Key="k4", Prefer="respond-async")
+    began = time.monotonic()
+    again = send(client, CRM, Idempotency_Key="k4", Prefer="wait=20")
+    assert (again.status_code, again.json()) == (first.status_code, first.json())
+    assert first.status_code == 202
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert time.monotonic() - began < 5
 
 
 def test_b3_the_same_key_with_another_body_is_409_and_names_where_it_differs(
