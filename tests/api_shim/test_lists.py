@@ -79,7 +79,7 @@ def test_a_mail_of_a_list_says_so_and_keeps_an_own_list_id(house: House) -> None
     assert [mail["List-Id"] for mail in mails(house)] == ["<news.demo.test>", "<own.demo.test>", None]
 
 
-def test_one_click_leaves_that_list_only_and_resubscribing_returns_to_it(api: TestClient, house: House) -> None:
+def test_c20_one_click_leaves_that_list_only_and_resubscribing_returns_to_it(api: TestClient, house: House) -> None:
     state_after(house, NEWS)
     link = link_of(mails(house)[0])
     assert api.post(link, data=ONE_CLICK).status_code == 200
@@ -155,7 +155,7 @@ def html_of(mail: EmailMessage) -> str:
     return str(part.get_content())
 
 
-def test_who_does_not_want_to_be_watched_gets_mail_without_pixel_and_tracked_links(
+def test_c16_c17_who_does_not_want_to_be_watched_gets_mail_without_pixel_and_tracked_links(
     api: TestClient, house: House
 ) -> None:
     state_after(house, WATCHED, html=LINKED)

@@ -56,7 +56,7 @@ def doorman() -> Iterator[tuple[int, list[str]]]:
         thread.join(5)
 
 
-def test_mail_of_a_pool_goes_through_its_relay_and_other_mail_does_not(
+def test_c21_mail_of_a_pool_goes_through_its_relay_and_other_mail_does_not(
     server: SmtpEmulator, relay: SmtpEmulator
 ) -> None:
     provider = pooled(server.url, {"bulk": to(relay)})

@@ -201,7 +201,7 @@ def unsigned(house: House) -> Iterator[None]:
 
 @pytest.mark.usefixtures("unsigned")
 class TestOverTheWire:
-    def test_signatures_hold_at_the_server_however_the_mail_looks(self, house: House) -> None:
+    def test_c14_signatures_hold_at_the_server_however_the_mail_looks(self, house: House) -> None:
         zone = sign_for(house, "demo.test")
         house.submit("ann@example.com", text="..\n.\n. \n  x\t y \n" + "long " * 400, html=None)
         house.submit(
