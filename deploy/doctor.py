@@ -202,10 +202,10 @@ def check_beat(connection: Connection) -> Check:
 
 def check_lanes(connection: Connection, settings: Settings) -> Check:
     """Looks for due work with nobody at it, twice: between two batches a lane is in nobody's hands for a moment."""
-    neglected = _neglected(connection, settings)
+    neglected = neglected_lanes(connection, settings)
     if neglected:
         time.sleep(SECOND_LOOK_SECONDS)
-        neglected &= _neglected(connection, settings)
+        neglected &= neglected_lanes(connection, settings)
     if not neglected:
         return Check(name="due work", ok=True, found="all of it is in somebody's hands or newer than 30 s")
     named = ", ".join(sorted(f"{lane.queue} {lane.subject}" for lane in neglected)[:10])
@@ -213,7 +213,8 @@ def check_lanes(connection: Connection, settings: Settings) -> Check:
     return Check(name="due work", ok=False, found=f"{len(neglected)} lane(s) wait in vain: {named}", fix=fix)
 
 
-def _neglected(connection: Connection, settings: Settings) -> set[Lane]:
+def neglected_lanes(connection: Connection, settings: Settings) -> set[Lane]:
+    """Lanes with work that has been due for `WAITED_SECONDS` and that nobody holds at this moment."""
     due = set(due_lanes(connection))
     due -= _resting(settings, due)
     waited = timedelta(seconds=WAITED_SECONDS)

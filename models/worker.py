@@ -20,6 +20,8 @@ class WorkerHeartbeat(Base):
     """Key of the advisory lock that the process holds as long as it lives: free means dead, at once."""
     started_at: Mapped[Created]
     seen_at: Mapped[Created]
+    idle_seconds: Mapped[float | None] = mapped_column(Double)
+    """How long it had had nothing in hand when it was seen."""
 
 
 class QueueSample(Base):

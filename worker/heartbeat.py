@@ -22,8 +22,9 @@ SILENT_SECONDS = 15.0
 """A worker that was not heard of for so long counts as gone."""
 
 _BEAT = text("""
-    insert into worker_heartbeat (name, queues, lock_key) values (:name, :queues, :key)
-    on conflict (name) do update set seen_at = clock_timestamp(), queues = excluded.queues, lock_key = excluded.lock_key
+    insert into worker_heartbeat (name, queues, lock_key, idle_seconds) values (:name, :queues, :key, :idle)
+    on conflict (name) do update set seen_at = clock_timestamp(), queues = excluded.queues,
+        lock_key = excluded.lock_key, idle_seconds = excluded.idle_seconds
 """)
 
 
@@ -57,7 +58,8 @@ class Heartbeat:
         """Beats on one connection, which holds the lock, until it breaks."""
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": self._key})
         while not self._stop.is_set():
-            connection.execute(_BEAT, {"name": self._runtime.name, "queues": self._queues, "key": self._key})
+            beat = {"name": self._runtime.name, "queues": self._queues, "key": self._key}
+            connection.execute(_BEAT, beat | {"idle": self._runtime.activity.idle_seconds})
             connection.commit()
             self._let_go(connection)
             self._alive.set()

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from models.database import connect
 from worker import faults
+from worker.activity import Activity
 from worker.app import celery_app
 from worker.bell import Bells
 from worker.circuits import Circuits
@@ -19,6 +20,7 @@ from worker.meter import Meter
 from worker.notify import Notifier
 from worker.pace import Pace
 from worker.settings import Settings
+from worker.siding import Siding
 from worker.signers import Signers
 from worker.submissions import Submissions
 from worker.traces import open_traces
@@ -42,9 +44,11 @@ class Runtime:
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
         )
+        self.activity = Activity()
         self.meter = Meter()
         self.traces = open_traces(settings, "postroad worker")
         self.bells = Bells(celery or celery_app(settings), self.redis)
+        self.siding = Siding(self.bells.ring)
         self.pace = Pace(self.redis, self.bells)
         self.circuits = Circuits(self.redis)
         self.vault = Vault(settings.secret_keys)
@@ -59,6 +63,7 @@ class Runtime:
         """Held while a batch is in hand: a lease of ours that stands while it is free, stands for nothing."""
 
     def close(self) -> None:
+        self.siding.close()
         self.notifier.close()
         if self.traces is not None:
             self.traces.close()

@@ -39,17 +39,20 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
     def notify(lane: str, bell: str) -> None:
         """Delivers one webhook endpoint's due events."""
-        answer(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
+        aside(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
 
     def collect_mail(mailer: str, bell: str) -> None:
         """Looks into a mailbox and fetches the mail that came in."""
-        answer(inbox_lane(UUID(mailer)), bell, lambda: collect.collect(runtime(), UUID(mailer)))
+        aside(inbox_lane(UUID(mailer)), bell, lambda: collect.collect(runtime(), UUID(mailer)))
+
+    def aside(lane: Lane, bell: str, work: Callable[[], bool]) -> None:
+        answer(lane, bell, lambda: runtime().siding.run(lane, work))
 
     def answer(lane: Lane, bell: str, work: Callable[[], int]) -> None:
         bells = runtime().bells
         bells.answer(lane, bell)
         bound = structlog.contextvars.bound_contextvars(task=lane.task, lane=lane.subject)
-        with bound, deadline(runtime().settings.lease_seconds):
+        with bound, runtime().activity.task(), deadline(runtime().settings.lease_seconds):
             worked = work()
         if worked:
             bells.ring(lane)

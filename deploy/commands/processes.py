@@ -56,20 +56,39 @@ def api(host: str, port: int, inbox: Path | None) -> None:
 @click.command()
 @click.option("--queues", required=True, help="Comma-separated: send.high, send.normal, followup, webhooks; or all.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-def worker(queues: str, concurrency: int) -> None:
+@click.option("--check", is_flag=True, help="Start nothing: end with 1 if the worker on this host does not work.")
+def worker(queues: str, concurrency: int, check: bool) -> None:
     """Work on queues until SIGTERM; what is in hand is finished first."""
     from worker.bell import QUEUES
-    from worker.run import Worker
 
     names = list(QUEUES) if queues == "all" else queues.split(",")
     if unknown := sorted(set(names) - set(QUEUES)):
         raise click.UsageError(f"There is no queue {', '.join(unknown)}. Queues: {', '.join(QUEUES)}, all.")
+    if check:
+        from deploy.probe import probe_worker
+
+        _tell(probe_worker(settings(), names))
+        return
+    from worker.run import Worker
+
     Worker(settings(), names, concurrency).run()
 
 
+def _tell(fault: str | None) -> None:
+    """Ends the command with what a probe found. Raises ClickException."""
+    if fault is not None:
+        raise click.ClickException(fault)
+
+
 @click.command()
-def beat() -> None:
+@click.option("--check", is_flag=True, help="Start nothing: end with 1 if no beat has measured lately.")
+def beat(check: bool) -> None:
     """Ring for due work and end dead workers' leases, every second."""
+    if check:
+        from deploy.probe import probe_beat
+
+        _tell(probe_beat(settings()))
+        return
     from worker import beat as ticker
     from worker import logs
     from worker.runtime import Runtime

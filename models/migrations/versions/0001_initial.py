@@ -78,6 +78,7 @@ def upgrade() -> None:
     sa.Column('lock_key', sa.BigInteger(), nullable=False),
     sa.Column('started_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('seen_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.Column('idle_seconds', sa.Double(), nullable=True),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_worker_heartbeat'))
     )
     op.create_table('workspace',
