@@ -79,8 +79,7 @@ def _notice(type_: EventType, address: str, said: str) -> Notice:
 
 def _prose(mail: Part) -> str:
     """What stands above the copy of the mail that came back."""
-    texts = [part for part in mail.walk() if part.media_type.startswith("text/") and "rfc822" not in part.media_type]
-    plain = next((part for part in texts if part.media_type == "text/plain"), texts[0] if texts else mail)
+    plain = mail.first("text/plain") or mail.first("text/html") or mail
     text = plain.text[:LONGEST]
     if plain.media_type == "text/html":
         text = re.sub(r"<[^<>]{0,2000}>", " ", text)
@@ -92,7 +91,7 @@ def _said(prose: str) -> dict[str, str]:
     """Address in lower case -> what is written from there to the next address."""
     found = [match for _, match in zip(range(MOST_ADDRESSES * 4), _ADDRESS.finditer(prose), strict=False)]
     said: dict[str, str] = {}
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip(found, [*found[1:], None], strict=False):
         key = match[0].lower()
         text = prose[match.end() : following.start() if following else None]
         said[key] = f"{said.get(key, '')} {text}"[:4000]

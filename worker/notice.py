@@ -14,7 +14,8 @@ _NOT_THE_ADDRESS = re.compile(r"5\.(?:2\.[2-4]|3\.\d+|4\.[1-35-9]|4\.\d\d+|5\.\d
 """RFC 3463: permanent for this mail, and no word on whether the address is good: a full mailbox, a mail too large, no
 route now, content or sender refused."""
 _NO_SUCH_ADDRESS = re.compile(
-    r"user unknown|unknown user|no such (?:user|recipient|mailbox|address)|does(?:n't| not) exist|mailbox not found"
+    r"user unknown|unknown user|does(?:n't| not) have an? [^.]{0,40}account"
+    r"|no such (?:user|recipient|mailbox|address)|does(?:n't| not) exist|mailbox not found"
     r"|invalid (?:recipient|mailbox|address)|recipient (?:address )?rejected: (?:user|unknown)|unknown recipient"
     r"|address (?:not found|rejected|unknown)|unrouteable address|account (?:is )?(?:disabled|deactivated)"
     r"|no mailbox here|not our customer|host (?:or domain name )?(?:not found|unknown)|domain .{0,60}not found"

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from api_shim.services import Services
+from models.blob import Blob
 from models.crm import Contact, Customer, Deal
 from models.record import Thread
 from tests.api_shim.conftest import Tenant, as_caller, new_tenant
@@ -224,9 +225,26 @@ def test_a39_a_conversation_is_read_in_order_from_both_sides(
     assert mails[0]["from"] == "hello@mail.test"
     assert mails[0]["recipients"] == ["grace@example.com"]
     assert mails[0]["cc"] == ["c@example.com"]
-    assert mails[1]["attachments"] == files
+    assert mails[1]["attachments"] == [{**files[0], "url": None}]
     assert (mails[1]["text"], mails[1]["html"]) == ("Yes", "<p>Yes</p>")
     assert "attachments" not in mails[0]
+
+
+def test_a_file_that_came_with_a_mail_is_downloaded_and_never_shown(
+    client: TestClient, other: TestClient, session: Session, tenant: Tenant
+) -> None:
+    data = b"<script>alert(1)</script>"
+    session.add(Blob(workspace_id=tenant.workspace_id, sha256="a" * 64, size=len(data), data=data))
+    file = {"name": 'Ü "x".html', "mimeType": "text/html", "size": len(data), "sha256": "a" * 64}
+    add_inbound(session, tenant, (thread := add_thread(session, tenant)), attachments=[file])
+    [mail] = client.get(f"/v1/email/threads/{thread}/messages").json()["data"]
+    url = mail["attachments"][0]["url"]
+    answer = client.get(url)
+    assert answer.content == data
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''%C3%9C%20%22x%22.html"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert [other.get(url).status_code, client.get(url[:-1] + "1").status_code] == [404, 404]
 
 
 def test_a_conversation_is_paged_without_gap_or_repeat(client: TestClient, session: Session, tenant: Tenant) -> None:
