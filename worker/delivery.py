@@ -67,12 +67,13 @@ def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed:
         batch = lease.claim(
             connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
-        faultpoint("claiming")
-    faultpoint("claimed")
+        if batch:
+            faultpoint("claiming")
     claimed = len(batch.messages) if batch else 0
     runtime.pace.give_back(mailer, allowed - claimed)
     if batch is None:
         return 0
+    faultpoint("claimed")
     started = time.monotonic()
     with deadline(longest), _handed_back(runtime, batch), closing(Delivery(runtime, mailer, batch)) as delivery:
         delivery.show_claim(since)

@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import redis
 import requests
+from psycopg import sql
 
 from deploy.program import Program, last_lines, start
 from providers.emulators.smtp import SmtpEmulator
@@ -104,6 +105,20 @@ class World:
             lines = log.read_text(errors="replace").splitlines()
             found += [json.loads(line) for line in lines if '"event": "fault"' in line and line.startswith("{")]
         return found
+
+    def struck_since(self, already: int) -> list[dict[str, Any]]:
+        """Those after the first ``already`` by time."""
+        return sorted(self.struck(), key=lambda fault: str(fault["timestamp"]))[already:]
+
+    def alter(self, table: str, change: LiteralString) -> None:
+        """Changes a table as a migration does that gives way: it asks for the lock for a moment, and again."""
+        statement = sql.SQL("alter table {} ").format(sql.Identifier(table)) + sql.SQL(change)
+        with self.connect() as connection:
+            connection.execute("set lock_timeout = '200ms'")
+            while True:
+                with suppress(psycopg.errors.LockNotAvailable):
+                    connection.execute(statement)
+                    return
 
     def sql(self, statement: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
         """Past the wire, as somebody on the database's own machine."""
