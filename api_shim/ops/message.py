@@ -76,7 +76,7 @@ def message(visit: Visit) -> Response:
         deliveries=_deliveries(visit, row.id),
         can=_possible(row, held=bool(show_message(row)["held"])),
         explained=explain(session, row, visit.services.pace, visit.services.redis),
-        curl=f"curl -H 'Authorization: Bearer $POSTROAD_API_KEY' '{_api(visit)}/v1/messages/{row.id}/explain'",
+        curl=f'curl -H "Authorization: Bearer $POSTROAD_API_KEY" {_api(visit)}/v1/messages/{row.id}/explain',
     )
 
 

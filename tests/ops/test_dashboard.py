@@ -20,6 +20,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from api_shim.ops.pages import SECTIONS
 from api_shim.ops.words import count
 from tests.conftest import Stack, wait_until
 
@@ -29,7 +30,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDE: ViewportSize = {"width": 1440, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
-SECTIONS = ["", "/messages", "/campaigns", "/mailers", "/webhooks", "/stuck", "/suppressions"]
+PAGES = ["/queues/send.normal?check=1", "/messages?state=sent&preview=cancel", "?window=24h"]
+"""Beside one page of each section."""
 FIGURES = ("ready", "scheduled", "in_flight", "uncertain", "failed")
 
 
@@ -204,10 +206,41 @@ def test_a_scheduled_message_is_cancelled_with_one_button(desk: Watched, stack: 
     desk.is_clean()
 
 
+def test_a_queue_is_stopped_and_its_mail_explains_itself(desk: Watched, stack: Stack) -> None:
+    page = desk.page
+    page.goto(f"{desk.origin}/ops/queues/send.normal")
+    page.get_by_label("Why it is paused").fill("the relay moves")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("send.normal is paused")
+    message_id = _send(stack, "waits@example.com")
+    page.goto(f"{desk.origin}/ops/messages/{message_id}")
+    expect(page.get_by_text("has been paused for")).to_contain_text("the relay moves")
+    page.goto(f"{desk.origin}/ops")
+    expect(page.locator('[data-live="send.normal/stands"]')).to_have_text("paused")
+    page.goto(f"{desk.origin}/ops/queues")
+    page.get_by_role("button", name="Resume").click()
+    wait_until(lambda: _state(stack, message_id) == "sent", "the mail is sent after all")
+    desk.is_clean()
+
+
+def test_a_conversation_is_read_from_its_mail(desk: Watched, stack: Stack) -> None:
+    message_id = _send(stack, "talk@example.com", "Our talk")
+    wait_until(lambda: _state(stack, message_id) == "sent", "the mail is sent")
+    page = desk.page
+    page.goto(f"{desk.origin}/ops/threads?participant=talk@example.com")
+    wait_until(
+        lambda: bool(page.reload()) and page.get_by_role("link", name="Our talk").count() > 0, "the log is written"
+    )
+    page.get_by_role("link", name="Our talk").first.click()
+    page.get_by_role("link", name="the mail and its log").click()
+    expect(page).to_have_url(re.compile(message_id))
+    desk.is_clean()
+
+
 @pytest.mark.parametrize("watched", [WIDE, PHONE], indirect=True, ids=["desk", "phone"])
 def test_no_page_scrolls_sideways_or_complains(desk: Watched, stack: Stack) -> None:
     message_id = _send(stack, f"{'a-long-name-' * 5}@example.com", "A subject that goes on and on " * 8)
-    for path in [*SECTIONS, f"/messages/{message_id}"]:
+    for path in [*(address for address, _ in SECTIONS), *PAGES, f"/messages/{message_id}"]:
         desk.page.goto(f"{desk.origin}/ops{path}")
         expect(desk.page.get_by_role("main")).to_be_visible()
         assert desk.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path

@@ -200,7 +200,23 @@ def test_silence_of_beat_and_workers_is_said_after_half_a_minute(session: Sessio
     ],
 )
 def test_a_queue_clears_in_its_depth_by_the_surplus(ready: int, came: float, went: float, said: str) -> None:
-    assert figures.clears_in({"ready": ready, "in_per_second": came, "out_per_second": went}) == said
+    depth = {"ready": ready, "in_per_second": came, "out_per_second": went, "paused": False}
+    assert figures.clears_in(depth) == said
+    assert figures.clears_in(depth | {"paused": True}) == ("paused" if ready else "empty")
+
+
+@pytest.mark.parametrize(("oldest", "said"), [(0.0, "kept, 30 s"), (30.0, "kept, 30 s"), (31.0, "broken, 30 s")])
+def test_a_promise_is_broken_by_work_that_is_too_old(oldest: float, said: str) -> None:
+    assert figures.promise("send.high", {"oldest_age_seconds": oldest}) == said
+
+
+def test_the_charts_show_the_window_that_is_asked_for(session: Session) -> None:
+    session.query(QueueSample).delete()
+    session.add(_sample(datetime.now(UTC) - timedelta(hours=5), out_per_second=3))
+    session.commit()
+    hour, day = (charts.charts(figures.history(session, figures.WINDOWS[name]))[0] for name in ("1h", "24h"))
+    assert (hour.keys[0].peak, day.keys[0].peak) == ("–", "3.0")
+    assert (hour.times, day.times) == (["1 h ago", "30 m", "now"], ["1 d ago", "12 h", "now"])
 
 
 @pytest.mark.parametrize(
