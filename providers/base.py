@@ -158,6 +158,9 @@ class Lookup(enum.StrEnum):
     ACCEPTED = "accepted"
     NOT_ACCEPTED = "not_accepted"
     CANNOT_TELL = "cannot_tell"
+    """It was asked and does not know."""
+    UNANSWERED = "unanswered"
+    """The question got no answer now; another time it may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

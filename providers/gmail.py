@@ -213,7 +213,8 @@ class Gmail(Provider):
                 return LookupAnswer(answer=Lookup.CANNOT_TELL, detail="neither a draft nor among the sent mails")
             draft_id = self._find_draft(email.ref)
         except CallFailed as error:
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error))
+            answer = Lookup.CANNOT_TELL if error.scope else Lookup.UNANSWERED
+            return LookupAnswer(answer=answer, detail=str(error))
         if draft_id:
             return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft", provider_message_id=draft_id)
         answer = Lookup.NOT_ACCEPTED if complete else Lookup.CANNOT_TELL

@@ -95,12 +95,12 @@ class Mailgun(Provider):
                 answer = self._get(f"{self._domain}/events", {**wanted, "limit": "300"})
                 items = _items(answer)
                 if items is None:
-                    return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=_text(answer))
+                    return LookupAnswer(answer=Lookup.UNANSWERED, detail=_text(answer))
                 for item in items:
                     if ref_of(item) == email.ref:
                         return _found(item)
         except (NotSent, NoAnswer) as error:
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error)[:500])
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error)[:500])
         return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="Mailgun has no event of this mail")
 
     def check(self) -> Outcome:

@@ -174,7 +174,7 @@ class Microsoft365(Provider):
             state = self._state(email.draft_id) if email.draft_id else None
             state = state or _best(self._search(email.ref))
         except _Stopped as stop:
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=stop.outcome.detail)
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=stop.outcome.detail)
         if state is not None:
             return LookupAnswer(
                 answer=Lookup.ACCEPTED if state.sent else Lookup.NOT_ACCEPTED,

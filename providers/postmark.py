@@ -163,10 +163,10 @@ class Postmark(Provider):
         try:
             found = self._call("GET", "messages/outbound", **query)
         except _Refused as error:
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error))
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error))
         messages = found.get("Messages") if isinstance(found, dict) else None
         if not isinstance(messages, list):
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail="the answer is no list of messages")
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail="the answer is no list of messages")
         for message in messages:
             if isinstance(message, dict) and (message.get("Metadata") or {}).get("ref") == email.ref:
                 return LookupAnswer(

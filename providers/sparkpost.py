@@ -107,19 +107,21 @@ class SparkPost(Provider):
                 found = next((event for event in page if ref_of(event) == email.ref), None)
                 if found is not None:
                     return LookupAnswer(answer=Lookup.ACCEPTED, provider_message_id=found.get("transmission_id"))
-        except (NotSent, NoAnswer, LookupError) as error:
+        except (NotSent, NoAnswer) as error:
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error)[:500])
+        except LookupError as error:
             return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error)[:500])
         return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="SparkPost has no event of this mail")
 
     def _pages(self, recipient: str) -> Iterator[list[dict[str, Any]]]:
-        """All events of a recipient. Raises LookupError if SparkPost does not tell, or tells too much."""
+        """All events of a recipient. Raises NoAnswer if SparkPost does not tell, LookupError if it tells too much."""
         now = datetime.now(UTC)
         query = {"recipients": recipient, "per_page": str(PAGE), "from": _utc(now - RETENTION), "to": _utc(now)}
         for _ in range(MAX_PAGES):
             answer = self._api.call("GET", "events/message", headers=self._headers, params=query)
             value = answer.json()
             if answer.status != 200 or not isinstance(value, dict) or not isinstance(value.get("results"), list):
-                raise LookupError(_error(answer)[1])
+                raise NoAnswer(_error(answer)[1])
             yield value["results"]
             following = (value.get("links") or {}).get("next")
             if not following:

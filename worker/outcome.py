@@ -5,6 +5,7 @@ one statement for a whole slice, guarded by the state, the attempt and the lease
 the same commit.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,8 +25,13 @@ from worker.storable import storable
 OUTCOME_CHANNEL = "postroad_outcome"
 """PostgreSQL notifications for requests that wait: the message id, sent with the commit of its outcome."""
 
-LOOKUPS = 5
-"""Times a provider is asked about one uncertain mail before the mailer's policy decides."""
+PATIENCE: Mapping[Lookup, int] = {Lookup.CANNOT_TELL: 5, Lookup.UNANSWERED: 30}
+"""How often that may be the answer about one uncertain mail before the mailer's policy decides.
+
+A provider that does not know is soon believed, one that is away is waited for, about a day.
+"""
+
+LONGEST_LOOKUP_WAIT_SECONDS = 3600.0
 
 RETRIED = "retried"
 """Outcome in the entry that a person's retry leaves among the attempts: what failed before it no longer counts."""
@@ -167,14 +173,27 @@ def judge_lookup(message: Held, answer: LookupAnswer, policy: Policy) -> Verdict
         return verdict._replace(
             state=State.QUEUED, due_at=policy.now, reason="the provider does not have it: sent again"
         )
-    asked = sum(attempt["outcome"].startswith("lookup_") for attempt in _since_retry(message))
-    if policy.can_ask and asked < LOOKUPS:
-        again = policy.now + timedelta(seconds=policy.settle_seconds)
+    asked = _answered(message, answer.answer)
+    if policy.can_ask and asked < PATIENCE[answer.answer]:
+        again = policy.now + timedelta(seconds=_next_lookup(answer.answer, asked, policy.settle_seconds))
         return verdict._replace(state=State.UNCERTAIN, due_at=again, reason=answer.detail)
     if policy.on_uncertain == OnUncertain.RESEND:
         return verdict._replace(state=State.QUEUED, due_at=policy.now, reason="sent again: on_uncertain is resend")
     held = "held: the provider cannot tell whether it took this mail; mark it sent or send it again"
     return verdict._replace(state=State.UNCERTAIN, due_at=UNTIL_SOMEBODY_ACTS, reason=held)
+
+
+def _answered(message: Held, answer: Lookup) -> int:
+    """How often that was the answer since the mail was last on the wire, or in a person's hand."""
+    asked = itertools.takewhile(lambda one: one["outcome"].startswith("lookup_"), reversed(message.attempts))
+    return sum(one["outcome"] == f"lookup_{answer}" for one in asked)
+
+
+def _next_lookup(answer: Lookup, asked: int, settle_seconds: float) -> float:
+    """Seconds until the provider is asked again."""
+    if answer is not Lookup.UNANSWERED:
+        return settle_seconds
+    return min(settle_seconds * 2.0**asked, max(settle_seconds, LONGEST_LOOKUP_WAIT_SECONDS))
 
 
 def too_early(message: Held, policy: Policy) -> Verdict | None:

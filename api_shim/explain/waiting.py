@@ -11,7 +11,7 @@ from models.message import UNTIL_SOMEBODY_ACTS, State
 from providers import adapter
 from providers.base import Provider
 from worker.lease import CRASHES_TO_ISOLATE
-from worker.outcome import LOOKUPS, MOVED
+from worker.outcome import MOVED
 from worker.pace import Standing
 
 SLOW_SECONDS = 0.5
@@ -235,11 +235,7 @@ def _uncertain(facts: Facts) -> Cause | None:
         )
     asked = sum(one["outcome"].startswith("lookup_") for one in facts.message.attempts)
     can_ask = adapter(facts.mailer.provider).lookup is not Provider.lookup
-    how = (
-        f"the provider is asked, for the {asked + 1}. time of {LOOKUPS} at most"
-        if can_ask
-        else "the mailer's policy decides"
-    )
+    how = f"the provider is asked, for the {asked + 1}. time" if can_ask else "the mailer's policy decides"
     return Cause(
         why=Why.AWAITING_LOOKUP,
         what=f"It was on the wire and no answer is on record ({last}); next, {how}.",

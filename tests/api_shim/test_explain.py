@@ -230,7 +230,7 @@ SITUATIONS: dict[str, Case] = {
     ),
     "to be asked about": Case(
         _both(lambda s: s.mailer(provider="postmark"), lambda s: s.message(State.UNCERTAIN, due_at=_ahead(minutes=1))),
-        Why.AWAITING_LOOKUP, "asked, for the 1. time of 5",
+        Why.AWAITING_LOOKUP, "asked, for the 1. time",
     ),
     "to be decided": Case(
         lambda s: s.message(State.UNCERTAIN, due_at=UNTIL_SOMEBODY_ACTS, reason="timeout"),

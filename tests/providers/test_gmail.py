@@ -472,7 +472,7 @@ def test_a_revoked_grant_waits_for_reconnect(gmail: GmailEmulator, adapter: Gmai
     outcome = send_one(adapter)
     assert (outcome.result, outcome.code) == (Result.CREDENTIALS, "invalid_grant")
     assert adapter.check().result is Result.CREDENTIALS
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_a_token_that_stays_refused_is_asked_for_no_more_than_once(gmail: GmailEmulator, adapter: Gmail) -> None:
@@ -522,7 +522,7 @@ def test_no_exception_of_the_libraries_gets_out(
     adapter._drafting = False
     monkeypatch.setattr(HttpRequest, "execute", broken)
     assert send_one(adapter).result is Result.UNCERTAIN
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 @pytest.mark.parametrize("fault", [Fault.ACCEPT_THEN_504, Fault.ACCEPT_THEN_CLOSE, Fault.ACCEPT_THEN_CUT])
@@ -579,7 +579,7 @@ def test_a_search_that_does_not_reach_far_enough_proves_nothing(
         send_one(adapter)
     assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
     monkeypatch.setattr(providers.gmail, "SEARCH_SECONDS", -1.0)
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_a_search_ends_at_what_is_older_than_the_mail(
@@ -598,11 +598,11 @@ def test_a_search_ends_at_what_is_older_than_the_mail(
 
 
 @pytest.mark.parametrize("fault", [Fault.CLOSE, Fault.ERROR_500, Fault.THROTTLED])
-def test_a_lookup_that_fails_tells_nothing(gmail: GmailEmulator, adapter: Gmail, fault: Fault) -> None:
+def test_a_lookup_that_fails_says_so(gmail: GmailEmulator, adapter: Gmail, fault: Fault) -> None:
     email = mail()
     adapter.send([email])
     gmail.fail(fault, method="GET")
-    assert adapter.lookup(email).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(email).answer is Lookup.UNANSWERED
 
 
 def test_a_429_storm_loses_and_doubles_nothing(gmail: GmailEmulator, adapter: Gmail) -> None:

@@ -164,9 +164,9 @@ def test_a_no_of_the_index_is_early_while_it_lags(mailgun: MailgunEmulator, adap
 
 
 @pytest.mark.parametrize("fault", [Fault.CLOSE, Fault.HANG, Fault.ERROR_500, Fault.THROTTLED, Fault.UNAUTHORIZED])
-def test_lookup_that_gets_no_answer_cannot_tell(mailgun: MailgunEmulator, adapter: Mailgun, fault: Fault) -> None:
+def test_a_lookup_that_gets_no_answer_says_so(mailgun: MailgunEmulator, adapter: Mailgun, fault: Fault) -> None:
     mailgun.fail(fault)
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_check_tells_good_credentials_from_bad_ones(mailgun: MailgunEmulator, adapter: Mailgun) -> None:

@@ -337,11 +337,11 @@ def test_a_draft_that_its_owner_deleted_is_made_again(microsoft: Microsoft365Emu
 
 
 @pytest.mark.parametrize("fault", [Fault.CLOSE, Fault.HANG, Fault.ERROR_500, Fault.THROTTLED])
-def test_lookup_that_gets_no_answer_cannot_tell(
+def test_a_lookup_that_gets_no_answer_says_so(
     microsoft: Microsoft365Emulator, adapter: Microsoft365, fault: Fault
 ) -> None:
     microsoft.fail(fault, path="/me/messages")
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def uncertain(microsoft: Microsoft365Emulator, adapter: Microsoft365, fault: Fault) -> OutboundEmail:
@@ -435,7 +435,7 @@ def test_every_refusal_of_the_token_endpoint_has_its_outcome(
     microsoft.token_error = oauth_error(error, code, "because", status=status)
     [outcome] = adapter.send([mail()])
     assert outcome.result is result
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
     assert microsoft.mails == {}
 
 

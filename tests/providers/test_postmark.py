@@ -306,7 +306,7 @@ def test_no_exception_of_the_library_gets_out(
 
     monkeypatch.setattr(adapter._client, "call", broken)
     assert send_one(adapter).result is Result.UNCERTAIN
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_the_token_is_in_no_repr_and_no_outcome(postmark: PostmarkEmulator) -> None:
@@ -338,11 +338,11 @@ def test_the_search_lags_behind_and_settle_seconds_say_for_how_long() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_500, Fault.CLOSE, Fault.UNAUTHORIZED, Fault.THROTTLED])
-def test_a_lookup_that_fails_tells_nothing(postmark: PostmarkEmulator, adapter: Postmark, fault: Fault) -> None:
+def test_a_lookup_that_fails_says_so(postmark: PostmarkEmulator, adapter: Postmark, fault: Fault) -> None:
     email = mail()
     adapter.send([email])
     postmark.fail(fault)
-    assert adapter.lookup(email).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(email).answer is Lookup.UNANSWERED
 
 
 @pytest.mark.parametrize("body", [b"<html>", [], {"Messages": None}])
@@ -350,7 +350,7 @@ def test_a_lookup_answered_with_something_else_tells_nothing(
     postmark: PostmarkEmulator, adapter: Postmark, monkeypatch: pytest.MonkeyPatch, body: Any
 ) -> None:
     answer(monkeypatch, postmark, Reply(200, body))
-    assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
+    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_a_search_that_ignores_the_filter_is_not_believed(

@@ -12,7 +12,7 @@ from models.mailer import OnUncertain
 from models.message import UNTIL_SOMEBODY_ACTS, State
 from providers.base import Lookup, LookupAnswer, Outcome, Result
 from worker.lease import Held
-from worker.outcome import LOOKUPS, Policy, Verdict, _row, ended, judge, judge_lookup
+from worker.outcome import PATIENCE, Policy, Verdict, _row, ended, judge, judge_lookup
 from worker.retry import THROTTLED_SECONDS, Backoff, pause
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -176,12 +176,31 @@ def test_a_yes_about_a_shared_mail_that_reached_somebody_before_is_no_proof_for_
 def test_a_provider_that_cannot_tell_yet_is_asked_again_and_then_the_mail_is_held() -> None:
     cannot_tell = LookupAnswer(answer=Lookup.CANNOT_TELL)
     asked: tuple[dict[str, Any], ...] = ()
-    for _ in range(LOOKUPS):
+    for _ in range(PATIENCE[Lookup.CANNOT_TELL]):
         verdict = judge_lookup(held(attempts=asked), cannot_tell, POLICY)
         assert (verdict.state, seconds_until(verdict)) == (State.UNCERTAIN, 60)
         asked = (*asked, dict(verdict.attempt or {}))
     final = judge_lookup(held(attempts=asked), cannot_tell, POLICY)
     assert (final.state, final.due_at) == (State.UNCERTAIN, UNTIL_SOMEBODY_ACTS)
+
+
+def test_a_provider_that_is_away_is_asked_for_a_day_before_a_mail_is_held() -> None:
+    unanswered = LookupAnswer(answer=Lookup.UNANSWERED)
+    asked: tuple[dict[str, Any], ...] = ()
+    waits = []
+    while (verdict := judge_lookup(held(attempts=asked), unanswered, POLICY)).due_at != UNTIL_SOMEBODY_ACTS:
+        assert verdict.state is State.UNCERTAIN
+        waits.append(seconds_until(verdict))
+        asked = (*asked, dict(verdict.attempt or {}))
+    assert waits[:4] == [60, 120, 240, 480]
+    assert max(waits) == 3600
+    assert 20 * 3600 < sum(waits) < 28 * 3600
+
+
+def test_what_was_asked_about_an_earlier_attempt_does_not_count() -> None:
+    told = [{"outcome": "lookup_cannot_tell"}] * PATIENCE[Lookup.CANNOT_TELL]
+    again = held(attempts=(*told, {"outcome": "lookup_not_accepted"}, {"outcome": "uncertain"}))
+    assert judge_lookup(again, LookupAnswer(answer=Lookup.CANNOT_TELL), POLICY).due_at != UNTIL_SOMEBODY_ACTS
 
 
 def test_a_mail_nobody_can_tell_about_is_sent_again_only_where_the_mailer_says_so() -> None:
