@@ -12,9 +12,10 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
+from operator import itemgetter
 from typing import Any
 
 from providers.emulators.http import Call, Emulator, Hook, Reply
@@ -169,20 +170,22 @@ class MailgunEmulator(Emulator):
 
     def _search(self, call: Call) -> Reply:
         visible_until = time.time() - self.index_lag_seconds
-        found = [event for event in self.events if event["timestamp"] <= visible_until and _matches(event, call)]
+        found = [event for event in self.events if event["timestamp"] <= visible_until]
+        for name in _SOUGHT.keys() & call.query.keys():
+            value_of, value = _SOUGHT[name], call.argument(name)
+            found = [event for event in found if value_of(event) == value]
         return Reply(200, {"items": found[: int(call.argument("limit", "100"))], "paging": {}})
 
     def _domain(self, _: Call) -> Reply:
         return Reply(200, {"domain": {"name": self.domain, "state": "active"}})
 
 
-def _matches(event: Mapping[str, Any], call: Call) -> bool:
-    values = {
-        "message-id": event["message"]["headers"]["message-id"],
-        "recipient": event["recipient"],
-        "event": event["event"],
-    }
-    return all(call.argument(name, value) == value for name, value in values.items())
+_SOUGHT: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "message-id": lambda event: event["message"]["headers"]["message-id"],
+    "recipient": itemgetter("recipient"),
+    "event": itemgetter("event"),
+}
+"""What events are found by."""
 
 
 def multipart(call: Call) -> dict[str, list[bytes]]:
