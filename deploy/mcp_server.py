@@ -4,6 +4,7 @@ A sent mail is no different for having been sent by a tool: ``send_email`` takes
 them through, and what the API finds wrong with them comes back with its code and ``details``.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from models.message import State
 Arguments = Mapping[str, Any]
 
 IDEMPOTENCY_KEY: Final = "idempotency_key"
+CONFIRM: Final = "confirm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,38 @@ def _send(remote: Remote, arguments: Arguments) -> Any:
     return remote.post("/v1/email/send", body, **({} if key is None else {"Idempotency-Key": str(key)}))
 
 
+def _batch_schema() -> dict[str, Any]:
+    """The mailer shape's, without its own dry run: that comes first in any case."""
+    mailer = SCHEMAS[Shape.MAILER]
+    fields = {name: field for name, field in mailer["properties"].items() if name != "dry_run"}
+    told = "The word that the first call answered. Without it nothing is sent."
+    return {**mailer, "properties": {**fields, CONFIRM: {"type": "string", "description": told}}}
+
+
+def _send_batch(remote: Remote, arguments: Arguments) -> Any:
+    """The first call renders the batch; the second, with the word that stands for just this batch, sends it.
+
+    The word is also the batch's Idempotency-Key: sent once, however often it is confirmed.
+    """
+    body = {name: value for name, value in arguments.items() if name != CONFIRM}
+    word = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    if arguments.get(CONFIRM) == word:
+        return remote.post("/v1/email/send", body, **{"Idempotency-Key": f"batch-{word}"})
+    shown = remote.post("/v1/email/send", {**body, "dry_run": True})
+    recipients = body.get("to")
+    return {
+        "sent": False,
+        "recipients": len(recipients) if isinstance(recipients, list) else None,
+        CONFIRM: word,
+        "next": f"Nothing was sent. Show this to the user; to send it, repeat the call with confirm: {word}",
+        "dry_run": shown,
+    }
+
+
+def _explain_message(remote: Remote, arguments: Arguments) -> Any:
+    return remote.get(path_of("messages", str(arguments["id"]), "explain"))
+
+
 def _get_message(remote: Remote, arguments: Arguments) -> Any:
     return remote.get(path_of("messages", str(arguments["id"])))
 
@@ -91,6 +125,20 @@ OFFERS: Final[Mapping[str, Offer]] = {
         sends=True,
         passes_all=True,
     ),
+    "send_batch": Offer(
+        description="Send one mail to many, each with its own values. The first call sends nothing: it answers what "
+        "the mails look like and a word; show that to the user, then repeat the call with the word as confirm.",
+        schema=_batch_schema(),
+        call=_send_batch,
+        sends=True,
+        passes_all=True,
+    ),
+    "explain_message": Offer(
+        description="Find out why a mail has not arrived: what it waits for or what became of it, when it will be "
+        "sent, and what to do next.",
+        schema=_object({"id": {"type": "string", "format": "uuid", "description": "id of a mail."}}, "id"),
+        call=_explain_message,
+    ),
     "get_message": Offer(
         description="Get one mail with its state, every attempt and the provider's answers.",
         schema=_object({"id": {"type": "string", "format": "uuid", "description": "id of send_email's answer."}}, "id"),
@@ -105,6 +153,10 @@ OFFERS: Final[Mapping[str, Offer]] = {
                     "description": "Those of one request: ref_id of send_email's answer.",
                 },
                 "state": {"enum": [state.value for state in State]},
+                "recipient": {"type": "string", "description": "To this address."},
+                "campaign_id": {"type": "string"},
+                "request_id": {"type": "string", "description": "Of the request with this X-Request-ID."},
+                "since": {"type": "string", "format": "date-time", "description": "Accepted since then."},
                 "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
                 "cursor": {"type": "string", "description": "next_cursor of the answer before."},
             }

@@ -91,13 +91,17 @@ def _with_client(stack: Stack, use: Callable[[Client], Awaitable[None]]) -> None
 def test_a8_a_client_finds_the_tools_sends_a_mail_and_follows_it(stack: Stack) -> None:
     async def use(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"send_email", "get_message", "list_messages", "queue_state"}
+        assert set(tools) == {
+            "send_email", "send_batch", "get_message", "explain_message", "list_messages", "queue_state",
+        }  # fmt: skip
         sent = await client.call_tool("send_email", {**MAIL, "contact_id": stack.json["contact_id"]})
         assert not sent.is_error
         answer = _body(sent)
         assert answer["status"] == "sent"
         message = _body(await client.call_tool("get_message", {"id": answer["id"]}))
         assert (message["state"], message["recipients"]) == ("sent", ["grace@example.com"])
+        told = _body(await client.call_tool("explain_message", {"id": answer["id"]}))
+        assert (told["finished"], told["causes"][0]["code"]) == (True, "accepted")
         listed = _body(await client.call_tool("list_messages", {"ref_id": answer["ref_id"], "limit": 5}))
         assert [row["id"] for row in listed["data"]] == [answer["id"]]
         queues = _body(await client.call_tool("queue_state", {}))["queues"]
@@ -135,6 +139,33 @@ def test_a8_every_code_comes_through(stack: Stack) -> None:
         assert refused["error"] == "EMAIL_DELIVERY_FAILED"
         assert (await failing("get_message", id=str(uuid4())))["error"] == "NOT_FOUND"
         assert (await failing("list_messages", state="flying"))["error"] == "VALIDATION_ERROR"
+
+    _with_client(stack, use)
+
+
+@pytest.mark.stack
+def test_a_batch_is_shown_first_and_sent_once_when_it_is_confirmed(stack: Stack) -> None:
+    people = [f"{uuid4().hex}@example.com" for _ in range(3)]
+    batch = {
+        "from": {"email": stack.json["from"]}, "to": [{"email": each} for each in people], "subject": "Hello {{name}}",
+        "content": [{"type": "text/plain", "value": "Hi {{name}}"}], "settings": {},
+        "mailer_id": stack.json["mailer_id"], "substitutions": {each: {"name": each[:4]} for each in people},
+    }  # fmt: skip
+
+    async def use(client: Client) -> None:
+        shown = _body(await client.call_tool("send_batch", batch))
+        assert (shown["sent"], shown["recipients"], shown["dry_run"]["dry_run"]) == (False, 3, True)
+        for wrong in ({**batch, "subject": "Other"}, {**batch, "to": batch["to"][:2]}):
+            again = _body(await client.call_tool("send_batch", {**wrong, "confirm": shown["confirm"]}))
+            assert again["sent"] is False
+        assert _body(await client.call_tool("list_messages", {"recipient": people[0]}))["data"] == []
+        first, second = [
+            _body(await client.call_tool("send_batch", {**batch, "confirm": shown["confirm"]})) for _ in "12"
+        ]
+        assert first["ref_id"] == second["ref_id"]
+        listed = _body(await client.call_tool("list_messages", {"recipient": people[0]}))
+        assert len(listed["data"]) == 1
+        assert (await client.call_tool("send_batch", {**MAIL})).is_error
 
     _with_client(stack, use)
 
