@@ -1,7 +1,7 @@
-"""The rows that submissions become, and how they get into the database: one COPY for a table, however many they are."""
+"""The rows that submissions become, and how they get into the database: in one statement, a long list by COPY."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,20 +26,23 @@ from worker.bell import SEND_QUEUES
 from worker.phishing import Suspicion
 from worker.series import ACCEPTED
 
-Row = tuple[Any, ...]
+Row = Mapping[str, Any]
+
+MANY = 500
+"""So many messages at once are worth a COPY of their own."""
 
 _SUBMISSION = {
     "id": "uuid", "workspace_id": "uuid", "api_key_id": "uuid", "request_id": "text", "traceparent": "text",
-    "shape": "text", "priority": "int2", "mailer_id": "uuid", "campaign_id": "text", "content": "text",
-    "phishing": "text", "contact_id": "uuid", "deal_id": "uuid", "customer_id": "uuid", "sender_user_id": "uuid",
-    "custom_args": "text", "total": "int4", "awaited": "bool", "send_at": "timestamptz", "expires_at": "timestamptz",
+    "shape": "text", "priority": "int2", "mailer_id": "uuid", "campaign_id": "text", "content": "jsonb",
+    "phishing": "jsonb", "contact_id": "uuid", "deal_id": "uuid", "customer_id": "uuid", "sender_user_id": "uuid",
+    "custom_args": "jsonb", "total": "int4", "awaited": "bool", "send_at": "timestamptz", "expires_at": "timestamptz",
 }  # fmt: skip
 _MESSAGE = {
     "id": "uuid", "workspace_id": "uuid", "submission_id": "uuid", "mailer_id": "uuid", "priority": "int2",
-    "state": "text", "due_at": "timestamptz", "recipients": "text[]", "recipient_name": "text", "variables": "text",
-    "rfc_message_id": "text", "thread_id": "uuid", "created_at": "timestamptz",
+    "state": "message_state", "due_at": "timestamptz", "recipients": "text[]", "recipient_name": "text",
+    "variables": "jsonb", "rfc_message_id": "text", "thread_id": "uuid", "created_at": "timestamptz",
 }  # fmt: skip
-"""Columns with their types on the way in; JSON goes as the text it is."""
+_COUNTED = {"name": "text", "labels": "text[]", "value": "float8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,56 +97,55 @@ class Entry:
         return SEND_QUEUES[self._submission.priority], self._submission.shape.value
 
     def row(self) -> Row:
-        """Of table submission, as `_SUBMISSION` names the columns."""
+        """Of table submission; null columns are left out."""
         submission, prepared = self._submission, self._prepared
-        links = {link.kind: link.id for link in submission.links}
-        return (
-            self.id,
-            self._caller.workspace_id,
-            self._caller.key_id,
-            self._request_id,
-            self._traceparent,
-            submission.shape.value,
-            int(submission.priority),
-            self.sender.mailer.id,
-            submission.campaign_id,
-            prepared.content.encoded(),
-            orjson.dumps(prepared.suspicion.to_json()).decode() if prepared.suspicion else None,
-            links.get("contact"),
-            links.get("deal"),
-            links.get("customer"),
-            self.sender.user_id,
-            None if submission.custom_args is None else orjson.dumps(submission.custom_args).decode(),
-            self.total,
-            self._awaited,
-            submission.send_at,
-            submission.expires_at,
-        )
+        return {
+            "id": self.id,
+            "workspace_id": self._caller.workspace_id,
+            "api_key_id": self._caller.key_id,
+            "request_id": self._request_id,
+            "traceparent": self._traceparent,
+            "shape": submission.shape,
+            "priority": int(submission.priority),
+            "mailer_id": self.sender.mailer.id,
+            "campaign_id": submission.campaign_id,
+            "content": prepared.content.filled(),
+            "phishing": prepared.suspicion.to_json() if prepared.suspicion else None,
+            **{f"{link.kind}_id": link.id for link in submission.links},
+            "sender_user_id": self.sender.user_id,
+            "custom_args": submission.custom_args,
+            "total": self.total,
+            "awaited": self._awaited,
+            "send_at": submission.send_at,
+            "expires_at": submission.expires_at,
+        }
 
     def messages(self) -> Iterator[Row]:
-        """Of table message, as `_MESSAGE` names the columns."""
-        submission, now = self._submission, datetime.now(UTC)
-        mailer_id, priority = self.sender.mailer.id, int(submission.priority)
+        """Of table message."""
+        now = datetime.now(UTC)
+        shared = {
+            "workspace_id": self._caller.workspace_id,
+            "submission_id": self.id,
+            "mailer_id": self.sender.mailer.id,
+            "priority": int(self._submission.priority),
+            "state": State.QUEUED,
+            "thread_id": self.thread_id,
+            "created_at": now,
+        }
         for position, (recipients, name, variables) in enumerate(self._envelopes()):
             message_id = uuid7() if position else self.first_id
-            yield (
-                message_id,
-                self._caller.workspace_id,
-                self.id,
-                mailer_id,
-                priority,
-                State.QUEUED.value,
+            yield {
+                **shared,
+                "id": message_id,
                 # A microsecond apart, so that a lane goes out in the order in which it came in.
-                self._due_at + timedelta(microseconds=position) if position else self._due_at,
-                recipients,
-                name,
-                variables,
-                self.rfc_message_id(message_id),
-                self.thread_id,
-                now,
-            )
+                "due_at": self._due_at + timedelta(microseconds=position) if position else self._due_at,
+                "recipients": recipients,
+                "recipient_name": name,
+                "variables": variables,
+                "rfc_message_id": self.rfc_message_id(message_id),
+            }
 
-    def _envelopes(self) -> Iterator[tuple[list[str], str | None, str | None]]:
+    def _envelopes(self) -> Iterator[tuple[list[str], str | None, Mapping[str, str] | None]]:
         submission = self._submission
         if not submission.individual:
             everyone: Sequence[Address] = (*submission.to, *submission.cc, *submission.bcc)
@@ -151,8 +153,7 @@ class Entry:
             return
         given, defaults = submission.substitutions or {}, self._prepared.words.defaults
         for address in submission.to:
-            variables = {**defaults, **given.get(address.email.lower(), {})}
-            yield [address.email], address.name, orjson.dumps(variables).decode() if variables else None
+            yield [address.email], address.name, {**defaults, **given.get(address.email.lower(), {})} or None
 
 
 def store(session: Session, entries: Sequence[Entry]) -> None:
@@ -166,29 +167,49 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
         raise OperationalError("copy", None, error, hide_parameters=True) from error
 
 
+def _insert(table: str, columns: Mapping[str, str], given: str) -> str:
+    """Rows of one table from a JSON array of them."""
+    names = ", ".join(columns)
+    types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return f"insert into {table} ({names}) select {names} from json_to_recordset({given}) as given({types})"  # noqa: S608 -- of names that stand above
+
+
+_STORE = f"""
+    with doc as (select %s::json as doc),
+         submissions as ({_insert("submission", _SUBMISSION, "(select doc->'submissions' from doc)")}),
+         messages as ({_insert("message", _MESSAGE, "(select doc->'messages' from doc)")})
+    {_insert("metric_count", _COUNTED, "(select doc->'counted' from doc)")}
+"""  # noqa: S608 -- of names that stand above
+
+
 def _write(raw: Connection[Any], entries: Sequence[Entry]) -> None:
-    _copy(raw, "submission", _SUBMISSION, (entry.row() for entry in entries))
-    _copy(raw, "message", _MESSAGE, (row for entry in entries for row in entry.messages()))
-    _count(raw, entries)
+    if not entries:
+        return
+    is_many = sum(entry.total for entry in entries) >= MANY
+    messages = (message for entry in entries for message in entry.messages())
+    given = {
+        "submissions": [entry.row() for entry in entries],
+        "messages": [] if is_many else list(messages),
+        "counted": _counted(entries),
+    }
+    raw.execute(_STORE, (orjson.dumps(given).decode(),))
+    if is_many:
+        _copy(raw, messages)
 
 
-_COUNT = """
-    insert into metric_count (name, labels, value)
-    select %s, array[lane, shape], mails
-    from unnest(%s::text[], %s::text[], %s::float8[]) as counted(lane, shape, mails)
-"""
-
-
-def _count(raw: Connection[Any], entries: Sequence[Entry]) -> None:
+def _counted(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     mails: Counter[tuple[str, str]] = Counter()
     for entry in entries:
         mails[entry.counted_as] += entry.total
-    lanes, shapes = zip(*mails, strict=True) if mails else ((), ())
-    raw.execute(_COUNT, (ACCEPTED.name, list(lanes), list(shapes), list(mails.values())))
+    return [{"name": ACCEPTED.name, "labels": labels, "value": count} for labels, count in mails.items()]
 
 
-def _copy(raw: Connection[Any], table: str, columns: dict[str, str], rows: Iterable[Row]) -> None:
-    with raw.cursor() as cursor, cursor.copy(f"copy {table} ({', '.join(columns)}) from stdin") as copy:
-        copy.set_types(list(columns.values()))
-        for row in rows:
-            copy.write_row(row)
+def _copy(raw: Connection[Any], messages: Iterable[Row]) -> None:
+    """JSON goes as the text that it is, and an enum as its word."""
+    types = [{"jsonb": "text", "message_state": "text"}.get(kind, kind) for kind in _MESSAGE.values()]
+    with raw.cursor() as cursor, cursor.copy(f"copy message ({', '.join(_MESSAGE)}) from stdin") as copy:
+        copy.set_types(types)
+        for message in messages:
+            variables = message["variables"]
+            encoded = variables and orjson.dumps(variables).decode()
+            copy.write_row([encoded if name == "variables" else message[name] for name in _MESSAGE])

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
 
-import orjson
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -75,10 +73,9 @@ class Content:
     """``{{name}}`` is substituted. False: braces are plain text."""
     settings: SendSettings = SendSettings()
 
-    def encoded(self) -> str:
-        """The JSON that `from_json` reads. Empty fields are left out: a row is kept for every submission."""
-        filled = {name: value for name in self.__slots__ if (value := getattr(self, name)) or value is False}
-        return orjson.dumps(filled).decode()
+    def filled(self) -> dict[str, Any]:
+        """What `from_json` reads, once it is JSON. Empty fields are left out: a row is kept for every submission."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) or value is False}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -54,11 +54,12 @@ _UNCOUNTED: Final = (b" :", b"\t:", b"\n:", b"\r:", b'\\\\":')
 
 def _check(value: Any, raw: bytes) -> None:
     members = _count_members(value)
-    if b"\\" not in raw and orjson.dumps(value) == raw:
-        return  # written without a space: what comes out as it went in has nothing twice
-    # Counting quotes that a colon follows is far cheaper than parsing twice. Only where the sums differ or may be
-    # wrong, the body is parsed again with an eye on each member.
-    if raw.count(b'":') - raw.count(b'\\":') != members or any(piece in raw for piece in _UNCOUNTED):
+    # What comes out as it went in has nothing twice; many programs write JSON without spaces. Else, counting quotes
+    # that a colon follows is still far cheaper than parsing twice. Only where the sums differ or may be wrong, the body
+    # is parsed again with an eye on each member.
+    if orjson.dumps(value) != raw and (
+        raw.count(b'":') - raw.count(b'\\":') != members or any(piece in raw for piece in _UNCOUNTED)
+    ):
         _refuse_twins(raw)
     if b"\\u0000" in raw:
         _refuse_nul(value)

@@ -101,7 +101,7 @@ def add_message(session: Session, tenant: Tenant, *, content: dict[str, Any] | N
     submission = Submission(
         id=uuid7(), workspace_id=tenant.workspace_id, shape="mailer", priority=0, mailer_id=mailer_id,
         campaign_id=columns.pop("campaign_id", "NIL"), request_id=columns.pop("request_id", None),
-        content=orjson.loads(mail.encoded()), total=1, awaited=False,
+        content=orjson.loads(orjson.dumps(mail.filled())), total=1, awaited=False,
     )  # fmt: skip
     session.add(submission)
     session.flush()
