@@ -5,7 +5,7 @@ it.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 import obstore
@@ -68,6 +68,8 @@ def _read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachme
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or "\\" in path or ":" in path or any(part in ("..", ".") for part in parts):
         raise _fault(attachment, f"{path!r} must be a relative path without '..', a scheme or backslashes")
+    if not _stays_inside(settings.attachment_root, workspace_id, path):
+        raise _fault(attachment, f"{path!r} leads out of the workspace's folder")
     try:
         store = _store(settings.attachment_root)
         name = f"{workspace_id}/{PurePosixPath(*parts)}"
@@ -78,6 +80,17 @@ def _read_stored(settings: Settings, workspace_id: UUID, attachment: NewAttachme
         raise _fault(
             attachment, f"{path!r} cannot be read from the attachment store ({type(error).__name__})"
         ) from error
+
+
+def _stays_inside(root: str, workspace_id: UUID, path: str) -> bool:
+    """Whether links in a directory lead nowhere else. An object store has none."""
+    if "://" in root:
+        return True
+    folder = Path(root, str(workspace_id))
+    try:
+        return Path(folder, path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False  # links in a circle, a name too long, a NUL
 
 
 def _store(root: str) -> ObjectStore:

@@ -1,0 +1,147 @@
+"""S8 and S10: what a wrong key learns, and keys that change under load."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from api_shim.app import create_app
+from api_shim.auth import PREFIX, authenticate
+from api_shim.errors import ApiError
+from api_shim.services import Services
+from models.access import ApiKey
+from tests.api_shim.conftest import Tenant, as_caller
+from worker.settings import Settings
+from worker.vault import SecretUnreadable, Vault
+
+
+def flipped(key: str, position: int) -> str:
+    other = "A" if key[position] != "A" else "B"
+    return key[:position] + other + key[position + 1 :]
+
+
+WRONG = {
+    "last character": lambda key: flipped(key, len(key) - 1),
+    "first of the secret": lambda key: flipped(key, len(PREFIX) + 12),
+    "another id": lambda key: flipped(key, len(PREFIX)),
+    "shorter": lambda key: key[:-1],
+    "longer": lambda key: key + "a",
+    "the other case": lambda key: key.swapcase(),
+    "only the prefix": lambda _: PREFIX,
+    "only the id": lambda key: key[: len(PREFIX) + 12],
+    "NUL": lambda key: key + "\0",
+    "unicode": lambda key: key[:-1] + "é",
+    "digits of another script": lambda key: key[:-1] + "٣",
+    "percent": lambda _: "%",
+    "quote": lambda _: "' or true --",
+    "very long": lambda key: key * 100,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_s8_a_key_that_is_not_quite_one_is_401(api: TestClient, tenant: Tenant, name: str) -> None:
+    wrong = WRONG[name](tenant.key)
+    answer = api.get("/v1/keys", headers={"Authorization": f"Bearer {wrong}".encode()})
+    assert (answer.status_code, answer.json()["error"]) == (401, "UNAUTHORIZED")
+
+
+def test_s8_an_expired_and_a_revoked_key_are_answered_like_an_unknown_one(
+    api: TestClient, client: TestClient, session: Session
+) -> None:
+    answers = [api.get("/v1/keys", headers={"Authorization": "Bearer unknown"})]
+    for column in ("expires_at", "revoked_at"):
+        made = client.post("/v1/keys", json={"name": "x", "scopes": ["keys:read"]}).json()
+        setattr(session.get_one(ApiKey, made["id"]), column, datetime.now(UTC) - timedelta(seconds=1))
+        session.commit()
+        answers.append(as_caller(api, made["key"]).get("/v1/keys"))
+    kept = [{name: value for name, value in answer.json().items() if name != "request_id"} for answer in answers]
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert kept == [kept[0]] * 3
+
+
+def test_s8_how_much_of_a_key_is_right_cannot_be_told_from_the_time(app_services: Services, tenant: Tenant) -> None:
+    """The two are measured in turns, and by their medians: other work on the machine meets both alike."""
+    early, late = flipped(tenant.key, len(PREFIX) + 12), flipped(tenant.key, len(tenant.key) - 1)
+    taken: dict[str, list[float]] = {early: [], late: []}
+    with app_services.sessions() as session:
+        for _ in range(600):
+            for key, times in taken.items():
+                began = time.perf_counter()
+                with pytest.raises(ApiError):
+                    authenticate(session, f"Bearer {key}", app_services.peppers)
+                times.append(time.perf_counter() - began)
+    first, second = (statistics.median(times) for times in taken.values())
+    assert abs(first - second) / first < 0.10
+
+
+def test_s10_keys_rotate_under_load_and_every_request_is_answered(settings: Settings, client: TestClient) -> None:
+    """As docs/security.md says: known to all, then first, then alone. Processes of two steps run beside each other."""
+    key = client.post("/v1/keys", json={"name": "x", "scopes": ["keys:read"]}).json()["key"]
+    old, new = settings.secret_keys, Fernet.generate_key().decode()
+    steps = [old, f"{old},{new}", f"{new},{old}", new]
+    for before, after in pairwise(steps):
+        assert statuses_under(settings, (before, after), key) == {200}, f"from {steps.index(before)}"
+    with running(settings, new) as (later,):
+        assert as_caller(later, flipped(key, len(key) - 1)).get("/v1/keys").status_code == 401
+    with running(settings, old) as (outdated,):
+        assert as_caller(outdated, key).get("/v1/keys").status_code == 401
+
+
+@contextmanager
+def running(settings: Settings, *keys: str) -> Iterator[list[TestClient]]:
+    """An API process for each of the settings of POSTROAD_SECRET_KEYS."""
+    with ExitStack() as open_:
+        apps = [create_app(fresh(settings.model_copy(update={"secret_keys": each}))) for each in keys]
+        yield [open_.enter_context(TestClient(app, raise_server_exceptions=False)) for app in apps]
+
+
+def statuses_under(settings: Settings, keys: tuple[str, ...], key: str) -> set[int]:
+    """What requests that go on all the time are answered by processes with these keys."""
+    statuses: set[int] = set()
+    with running(settings, *keys) as apps:
+        callers = [as_caller(app, key) for app in apps]
+        statuses |= {caller.get("/v1/keys").status_code for caller in callers}
+        until = time.monotonic() + 0.3
+
+        def load(caller: TestClient) -> None:
+            while time.monotonic() < until:
+                statuses.add(caller.get("/v1/keys").status_code)
+
+        threads = [threading.Thread(target=load, args=(caller,)) for caller in callers * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return statuses
+
+
+def fresh(settings: Settings) -> Settings:
+    """Without what the settings have worked out from their former values."""
+    return Settings(**settings.model_dump())
+
+
+def test_a_secret_that_is_moved_to_another_row_does_not_open() -> None:
+    vault = Vault(Fernet.generate_key().decode())
+    sealed = vault.seal("mailer 1", {"password": "x"})
+    with pytest.raises(SecretUnreadable, match="sealed for another row"):
+        vault.open("mailer 2", sealed)
+
+
+def test_a_secret_that_was_tampered_with_fails_closed() -> None:
+    vault = Vault(Fernet.generate_key().decode())
+    sealed = vault.seal("mailer 1", {"password": "x"})
+    for position in range(0, len(sealed), 7):
+        changed = sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :]
+        with pytest.raises(SecretUnreadable):
+            vault.open("mailer 1", changed)
+    for nonsense in (b"", b'{"for": "mailer 1", "value": {}}', sealed[:-4]):
+        with pytest.raises(SecretUnreadable):
+            vault.open("mailer 1", nonsense)
