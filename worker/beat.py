@@ -18,10 +18,12 @@ from worker import gauges, lease
 from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, inbox_lane, send_lane
 from worker.fallback import Fallbacks
 from worker.faults import faultpoint
+from worker.invariants import sampled_violations
 from worker.meter import fold
 from worker.queues import queue_depths
 from worker.retention import keep_until
 from worker.runtime import Runtime
+from worker.series import INVARIANTS
 from worker.standstill import paused
 
 log = structlog.get_logger()
@@ -133,8 +135,16 @@ class Ticker:
                 connection.execute(_SAMPLE, rows)
                 gauges.measure(connection)
                 fold(connection)
+            self._check_invariants()
         except SQLAlchemyError as error:
             log.warning("sample_failed", error=type(error).__name__, next=f"again in {SAMPLE_SECONDS} s")
+
+    def _check_invariants(self) -> None:
+        findings = sampled_violations(self.runtime.engine)
+        if broken := {finding.name: finding.broken for finding in findings if finding.broken}:
+            log.error("invariants_broken", **broken, next="postroad doctor --invariants counts all rows")
+        with self.runtime.engine.begin() as connection:
+            gauges.set_gauge(connection, INVARIANTS, (((finding.name,), finding.broken) for finding in findings))
 
     def housekeeping(self) -> None:
         """Removes what has expired. Raises nothing: what is left is removed the next time."""

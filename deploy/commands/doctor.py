@@ -21,7 +21,7 @@ def doctor(deep: bool, as_json: bool) -> None:
 
     from deploy.commands.processes import settings
     from deploy.doctor import Check, examine
-    from deploy.invariants import violations
+    from worker.invariants import violations
 
     output = Output(as_json=as_json)
     try:

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from api_shim.auth import Caller
 from api_shim.intake import accept
 from api_shim.submission import Shape, Submission
-from deploy.invariants import INVARIANTS, violations
 from models.access import Workspace
 from models.base import uuid7
 from models.content import Address
 from models.mailer import Mailer
 from tests.conftest import Services, Stack
 from tests.deploy.shell import run, run_on_terminal
+from worker.invariants import INVARIANTS, sampled_violations, violations
 from worker.settings import Settings
 
 KEYS = Fernet.generate_key().decode()
@@ -186,17 +186,26 @@ BROKEN: dict[str, tuple[str, dict[str, int]]] = {
         {"open_has_a_future": 3, "in_hand_is_leased": 3},
     ),
     "finished without a date": (
-        "update message set due_at = null, state = 'cancelled'",
+        "update message set due_at = null, state = 'cancelled', reason = 'by hand'",
         {"finished_is_dated": 3},
     ),
     "finished and still due": (
-        "update message set state = 'failed', finished_at = now()",
+        "update message set state = 'failed', reason = 'refused', finished_at = now()",
         {"finished_is_dated": 3},
+    ),
+    "failed for no reason": (
+        "update message set state = 'failed', due_at = null, finished_at = now()",
+        {"unsent_has_a_reason": 3},
     ),
     "one too few": ("update submission set total = 4", {"totals_add_up": 1}),
     "sent and not logged": (
-        "update message set state = 'sent', due_at = null, finished_at = now()",
+        """update message set state = 'sent', due_at = null, finished_at = now(), attempts = '[{"outcome": "accepted"}]'""",
         {"sent_is_logged": 3},
+    ),
+    "sent without an attempt": (
+        """with f as (insert into followup (message_ids) select array_agg(id) from message)
+           update message set state = 'sent', due_at = null, finished_at = now()""",
+        {"sent_was_attempted": 3},
     ),
     "a lease long over": (
         """with l as (insert into lease (worker, mailer_id, priority, message_ids, expires_at)
@@ -213,7 +222,8 @@ SOUND: dict[str, str] = {
                returning id)
            update message set due_at = null, state = 'claimed', lease_id = l.id from l""",
     "sent and on its way to the log": """with f as (insert into followup (message_ids) select array_agg(id) from message)
-           update message set state = 'sent', due_at = null, finished_at = now()""",
+           update message set state = 'sent', due_at = null, finished_at = now(),
+                              attempts = '[{"outcome": "accepted"}]'""",
 }
 
 
@@ -234,6 +244,17 @@ def test_the_invariants_hold_of_what_is_sound(submitted: Connection, case: str) 
     submitted.execute(text(SOUND[case]))
     submitted.commit()
     assert _counts(submitted) == {}
+
+
+def test_a_sample_of_a_small_table_is_all_of_it_and_of_a_large_one_a_part(submitted: Connection) -> None:
+    submitted.execute(text("update message set due_at = null"))
+    submitted.commit()
+    assert {finding.name: finding.broken for finding in sampled_violations(submitted.engine) if finding.broken} == {
+        "open_has_a_future": 3
+    }
+    submitted.execute(text("update pg_class set reltuples = 1e12 where oid = 'message'::regclass"))
+    submitted.commit()
+    assert not any(finding.broken for finding in sampled_violations(submitted.engine))
 
 
 def test_broken_rows_end_the_doctor_with_1(env: dict[str, str], submitted: Connection) -> None:
