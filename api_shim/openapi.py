@@ -29,6 +29,7 @@ TAGS: Final[Mapping[str, str]] = {
     "configs": "Company addresses to write from.",
     "capabilities": "What the caller may send as.",
     "mailers": "Sending identities: providers and their credentials.",
+    "domains": "The domains that mail is sent from: DKIM keys, and the DNS records to publish.",
     "crm": "Contacts, deals (= opportunities), customers (= companies) and their timelines.",
     "events": "Everything that happened to mail.",
     "webhooks": "Where events are delivered, and the deliveries.",
