@@ -62,7 +62,7 @@ _STATUSES: dict[int, Result] = {
 """HTTP status -> result, where no reason says more. What is not here tells nothing about the mail."""
 _SCOPE_REASONS = {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT[\d:.]+Z)", re.IGNORECASE)
-_LIBRARY_FAULTS = (Error, GoogleAuthError, ValueError, KeyError, TypeError, AttributeError)
+_LIBRARY_FAULTS = (Error, GoogleAuthError, httplib2.HttpLib2Error, ValueError, KeyError, TypeError, AttributeError)
 """The last four are how the library meets an answer that is no JSON, or JSON of another shape."""
 
 

@@ -33,6 +33,10 @@ AADSTS: dict[int, Result] = {
 """``error_codes`` that say more than ``error``. See AADSTS error codes in the Entra documentation."""
 
 
+_STRANGE = (RuntimeError, LookupError, TypeError, AttributeError)
+"""How msal meets an answer of another shape; RuntimeError is the root of what it says of id tokens."""
+
+
 class NoToken(TokenError):
     """There is no access token now; ``result`` says what that means for a mail. Nothing of it was sent."""
 
@@ -72,6 +76,8 @@ class Tokens:
             raise NoToken(Result.TRANSIENT, f"the token endpoint gave no answer: {error}") from error
         except ValueError as error:
             raise NoToken(Result.CREDENTIALS, "tenant, client_id or client_secret has no valid form") from error
+        except _STRANGE as error:
+            raise NoToken(Result.TRANSIENT, f"msal cannot read the answer: {type(error).__name__}") from error
         if "access_token" not in answer:
             raise _refusal(answer, self._transport.last)
         return Grant(

@@ -12,6 +12,7 @@ from email import message_from_bytes
 from types import SimpleNamespace
 from typing import Any
 
+import httplib2.error
 import pytest
 from googleapiclient.errors import BatchError, HttpError
 from googleapiclient.http import HttpRequest
@@ -497,7 +498,7 @@ def test_nothing_listening_is_surely_not_sent(gmail: GmailEmulator, adapter: Gma
 def library_errors() -> list[Exception]:
     response = SimpleNamespace(status=500, reason="x")
     found: list[Exception] = []
-    for module in ("googleapiclient.errors", "google.auth.exceptions"):
+    for module in ("googleapiclient.errors", "google.auth.exceptions", "httplib2.error"):
         for _, kind in inspect.getmembers(importlib.import_module(module), inspect.isclass):
             if kind.__module__ != module or not issubclass(kind, Exception):
                 continue
@@ -505,6 +506,8 @@ def library_errors() -> list[Exception]:
                 found.append(kind("x"))
             elif issubclass(kind, HttpError):
                 found.append(kind(response, b"x"))
+            elif issubclass(kind, httplib2.error.HttpLib2ErrorWithResponse):
+                found.append(kind("x", response, b"x"))
             elif kind.__name__ == "UnexpectedBodyError":
                 found.append(kind("x", "y"))
             else:

@@ -1,9 +1,12 @@
 """A mailbox whose refresh token is replaced at every renewal, used by several workers at once."""
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -66,6 +69,27 @@ def test_workers_at_once_renew_once_and_the_new_token_is_kept(house: MailboxHous
     for runtime in workers:
         runtime.close()
     assert {outcome.result for outcome in outcomes} == {Result.ACCEPTED}
+    assert house.renewals() == 1
+    assert house.credentials()["refresh_token"] == house.microsoft.refresh_tokens[-1]
+
+
+def _check_in_a_process(settings: Settings, mailer_id: UUID, start: Barrier) -> str:
+    """What another worker process makes of the mailer."""
+    runtime = Runtime(settings, application="another process")
+    mailer = runtime.providers.mailer(mailer_id)
+    assert mailer is not None
+    start.wait(30)
+    found = mailer.provider.check().result.value
+    runtime.close()
+    return found
+
+
+def test_processes_at_once_renew_once(house: MailboxHouse) -> None:
+    forks = multiprocessing.get_context("fork")
+    with forks.Manager() as manager, forks.Pool(4) as pool:
+        start = manager.Barrier(4)
+        asked = [pool.apply_async(_check_in_a_process, (house.settings, house.mailer_id, start)) for _ in range(4)]
+        assert [one.get(30) for one in asked] == ["accepted"] * 4
     assert house.renewals() == 1
     assert house.credentials()["refresh_token"] == house.microsoft.refresh_tokens[-1]
 
