@@ -1,5 +1,6 @@
 """The broker is broken in every way. It holds no mail, so it can cost time and nothing else."""
 
+import signal
 import time
 from statistics import median
 
@@ -69,6 +70,17 @@ def send_for(seconds: float, world: World, scenario: Scenario) -> list[float]:
         waits.append(time.monotonic() - started)
         time.sleep(0.3)
     return waits
+
+
+def test_r7_restarts_of_redis_under_load_end_no_worker(world: World) -> None:
+    restarts = 30 if LONG else 3
+    with world.scenario("R7", f"Redis restarted {restarts} times while mail flows") as scenario:
+        workers = {name: world.pid(name) for name in world.stack.json["pids"]["workers"]}
+        for number in range(restarts):
+            scenario.send(MAILS // restarts, mailer_id=world.mailer())
+            world.kill("redis", signal.SIGKILL if number % 2 else signal.SIGTERM)
+        scenario.mended()
+        assert {name: world.pid(name) for name in workers} == workers
 
 
 def test_r11_a_redis_that_may_evict_is_reported(world: World) -> None:

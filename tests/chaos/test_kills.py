@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,6 +120,24 @@ def test_r5_a_beat_that_dies_while_it_recovers_leaves_that_to_the_next(world: Wo
         with world.armed("recovering:kill:1"):
             wait_until(lambda: world.pid("beat") != pid, "the beat runs again")
         scenario.mended()
+
+
+def test_r5_two_beats_at_once_ring_and_recover_as_one(world: World) -> None:
+    with world.scenario("R5", "two beats at once, a worker killed, FLUSHALL") as scenario:
+        argv = (sys.executable, "-m", "deploy.cli", "beat")
+        second = subprocess.Popen(argv, env=world.environment, stdout=subprocess.DEVNULL)
+        try:
+            mailers = [world.mailer() for _ in range(3)]
+            with world.armed("claimed:kill:0.3"):
+                for mailer in mailers:
+                    scenario.send(MAILS, mailer_id=mailer)
+                    with world.redis() as server:
+                        server.flushall()
+            scenario.mended()
+            scenario.settle()
+        finally:
+            second.terminate()
+            assert second.wait(10) == 0
 
 
 def test_every_fault_point_was_reached(world: World) -> None:

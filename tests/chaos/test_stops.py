@@ -63,16 +63,3 @@ def test_r16_a_table_that_gains_a_column_while_mail_flows_stops_nothing(world: W
                 scenario.send(MAILS // 12, mailer_id=world.mailer())
                 world.alter(table, change)
         scenario.mended()
-
-
-def test_r33_an_urgent_mail_overtakes_a_campaign(world: World) -> None:
-    campaign = 50_000 if LONG else 3_000
-    with world.scenario("R33", f"one urgent mail behind {campaign:,} queued ones") as scenario:
-        mailer = world.mailer()
-        scenario.send(campaign, mailer_id=mailer)
-        started = time.monotonic()
-        ref_id = scenario.send(1, mailer_id=mailer, priority="high")
-        wait_until(lambda: world.client.get(f"/v1/submissions/{ref_id}")["counts"]["sent"] == 1, "it is sent", 20)
-        assert time.monotonic() - started < 4
-        scenario.wait_for(lambda fate: fate.sent == campaign + 1, "all of it is sent", 120)
-        scenario.mended()

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -132,6 +133,16 @@ class World:
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.stack.json["redis_url"])
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What one more process of the stack needs to know."""
+        secrets = json.loads((self.stack.directory / "stack.secrets").read_text())
+        return os.environ | {
+            "POSTROAD_DATABASE_URL": self.stack.json["database_url"],
+            "POSTROAD_REDIS_URL": self.stack.json["redis_url"],
+            "POSTROAD_SECRET_KEYS": secrets["secret_keys"],
+        }
+
     def answers(self) -> bool:
         with suppress(requests.RequestException, OSError):
             return self.client.call("GET", "/readyz").ok
@@ -163,6 +174,8 @@ class Scenario:
     campaign: str
     promised: int = 0
     mended_at: float | None = None
+    others: list[SmtpEmulator] = field(default_factory=list)
+    """Providers that it uses beside the world's."""
 
     def body(self, count: int, **changes: Any) -> dict[str, Any]:
         recipients = [f"{self.number.lower()}-{uuid4().hex[:8]}-{number}@example.com" for number in range(count)]
@@ -182,7 +195,8 @@ class Scenario:
 
     def fate(self) -> Fate:
         with self.world.connect() as connection:
-            return look(connection, self.campaign, self.promised, self.world.smtp.ledger)
+            ledger = sum((server.ledger for server in self.others), Counter(self.world.smtp.ledger))
+            return look(connection, self.campaign, self.promised, ledger)
 
     def settle(self, seconds: float = 60.0) -> tuple[Fate, float]:
         """Waits until nothing is open. Returns what became of the mail, and the seconds since the fault ended."""
