@@ -33,8 +33,9 @@ _LANE = text("""
     ), busy as (
         select greatest(head.due_at, clock_timestamp() - make_interval(secs => :measured)) as since from head
     )
-    select (select count(*) from message where mailer_id = :mailer_id and priority = :priority
-              and due_at <= :due_at and (due_at < :due_at or id < :id)) as before,
+    select (select count(*) from message where mailer_id = :mailer_id and priority = :priority and due_at < :due_at)
+           + (select count(*) from message where mailer_id = :mailer_id and priority = :priority and due_at = :due_at
+              and id < :id) as before,
            (select count(*) from message where mailer_id = :mailer_id and priority > :priority
               and due_at <= clock_timestamp()) as preferred,
            (select coalesce(sum(cardinality(message_ids)), 0) from lease

@@ -28,6 +28,13 @@ _COUNTS = text("""
     where endpoint.workspace_id = :workspace_id
 """)
 
+_LAST_HOUR = text("""
+    select endpoint_id, count(*) as delivered,
+           percentile_cont(0.95) within group (order by delivered_at - created_at) as most
+    from webhook_delivery
+    where workspace_id = :workspace_id and delivered_at > clock_timestamp() - interval '1 hour' group by endpoint_id
+""")
+
 
 def webhooks(visit: Visit) -> Response:
     """``GET /ops/webhooks``."""
@@ -35,7 +42,8 @@ def webhooks(visit: Visit) -> Response:
     mine = WebhookEndpoint.workspace_id == workspace_id
     rows = visit.session.scalars(select(WebhookEndpoint).where(mine).order_by(WebhookEndpoint.id.desc())).all()
     counts = {row.id: row for row in visit.session.execute(_COUNTS, {"workspace_id": workspace_id})}
-    return render(visit, "webhooks.html", rows=[(row, counts[row.id]) for row in rows])
+    hour = {row.endpoint_id: row for row in visit.session.execute(_LAST_HOUR, {"workspace_id": workspace_id})}
+    return render(visit, "webhooks.html", rows=[(row, counts[row.id], hour.get(row.id)) for row in rows])
 
 
 def endpoint(visit: Visit) -> Response:
