@@ -56,6 +56,8 @@ def _environment(stack: Stack) -> dict[str, str]:
 
 
 def _run(argv: Sequence[str], home: Path, environment: dict[str, str]) -> str:
+    own = f"{Path(sys.executable).parent}:{environment['PATH']}"  # where the `postroad` of these tests is
+    environment = environment | {"PATH": own}
     done = subprocess.run(argv, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
