@@ -228,8 +228,8 @@ def _quoted(text: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    said = _text(error.args[0]) if error.args else ""
-    return f"{said or type(error).__name__}"[:300]
+    said = error.strerror if isinstance(error, OSError) else _text(error.args[0]) if error.args else ""
+    return (said or type(error).__name__)[:300]
 
 
 def _text(said: object) -> str:

@@ -52,10 +52,10 @@ def _place(spec: str, *, lmtp: bool) -> "Place":
 
     if lmtp and "/" in spec:
         return Place(lmtp=True, path=Path(spec))
-    host, _, port = spec.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    host, colon, port = spec.rpartition(":")
+    if not (colon and port.isdecimal()) or int(port) > 65535:
         raise click.UsageError(f"{spec!r} is not HOST:PORT, such as 0.0.0.0:25.")
-    return Place(lmtp=lmtp, host=host.strip("[]") or "127.0.0.1", port=int(port))
+    return Place(lmtp=lmtp, host=host.strip("[]"), port=int(port))
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
