@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     secret_keys: str = Field(repr=False)
     """Comma-separated Fernet keys that seal credentials; the first seals, all open.
 
-    Rotate by putting a new one first.
+    Rotate by adding a new one at the end, then putting it first; see docs/operating.md.
     """
     public_url: str = "http://127.0.0.1:8025"
     """Root of tracking, unsubscribe and hook URLs as the outside reaches them."""

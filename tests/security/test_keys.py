@@ -3,7 +3,7 @@
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -28,7 +28,7 @@ def flipped(key: str, position: int) -> str:
     return key[:position] + other + key[position + 1 :]
 
 
-WRONG = {
+WRONG: dict[str, Callable[[str], str]] = {
     "last character": lambda key: flipped(key, len(key) - 1),
     "first of the secret": lambda key: flipped(key, len(PREFIX) + 12),
     "another id": lambda key: flipped(key, len(PREFIX)),
@@ -49,7 +49,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_s8_a_key_that_is_not_quite_one_is_401(api: TestClient, tenant: Tenant, name: str) -> None:
     wrong = WRONG[name](tenant.key)
-    answer = api.get("/v1/keys", headers={"Authorization": f"Bearer {wrong}".encode()})
+    answer = api.get("/v1/keys", headers={b"Authorization": f"Bearer {wrong}".encode()})
     assert (answer.status_code, answer.json()["error"]) == (401, "UNAUTHORIZED")
 
 
