@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from typing import ClassVar
 
 from providers.base import (
@@ -121,10 +120,14 @@ class Smtp(Provider):
     def _send_over_one(self, emails: Sequence[OutboundEmail]) -> list[Outcome]:
         if not self.account.ip_pools:
             return self._send_by(DIRECT, emails)
-        outcomes: list[Outcome] = []
-        for name, group in groupby(emails, key=lambda email: email.ip_pool):
-            outcomes += self._send_through(name, list(group))
-        return outcomes
+        by_pool: dict[str, list[int]] = {}
+        for index, email in enumerate(emails):
+            by_pool.setdefault(email.ip_pool, []).append(index)
+        outcomes: dict[int, Outcome] = {}
+        for name, places in by_pool.items():
+            sent = self._send_through(name, [emails[index] for index in places])
+            outcomes.update(zip(places, sent, strict=True))
+        return [outcomes[index] for index in range(len(emails))]
 
     def _send_through(self, pool: str, emails: Sequence[OutboundEmail]) -> list[Outcome]:
         try:

@@ -3,11 +3,36 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from models.content import SendSettings
+from models.mailer import Mailer
+from providers.emulators.smtp import SmtpEmulator
 from tests.api_shim.test_mailers import SMTP, WORKING, fields_of, made
+from tests.worker.house import House
+from worker.settings import Settings
 
 MEMBERS = [{"source": "192.0.2.10", "weight": 3}, {"host": "127.0.0.1", "port": 2526}]
+
+
+def test_c21_mail_of_a_pool_leaves_by_it_and_a_change_of_the_pools_counts_at_once(
+    api: TestClient, settings: Settings
+) -> None:
+    with SmtpEmulator() as server, SmtpEmulator() as relay:
+        house = House(settings, server)
+        bulk = SendSettings(ip_pool="bulk")
+        for port in (relay.port, server.port):
+            pools = {"bulk": [{"host": "127.0.0.1", "port": port}]}
+            with house.session() as session:
+                session.execute(update(Mailer).where(Mailer.id == house.mailer_id).values(ip_pools=pools))
+                session.commit()
+            house.submit("ann@example.com", settings=bulk)
+            house.submit("bob@example.com")
+            house.deliver_all()
+        assert [mail.recipients for mail in relay.received] == [("ann@example.com",)]
+        assert len(server.received) == 3
+        house.close()
 
 
 def test_pools_of_an_smtp_mailer_are_kept_as_they_were_given(client: TestClient) -> None:
