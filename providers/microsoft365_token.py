@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from providers.base import Account, Result
 from providers.http import Answer, Api, NoAnswer, NotSent
 from providers.oauth import TIMEOUT
-from providers.tokens import Grant, SharedToken, TokenError
+from providers.tokens import Grant, SharedToken, TokenError, lifetime
 
 AUTHORITY = "https://login.microsoftonline.com"
 SCOPES = ("Mail.ReadWrite", "Mail.Send")
@@ -83,7 +83,7 @@ class Tokens:
         return Grant(
             access_token=str(answer["access_token"]),
             refresh_token=answer.get("refresh_token"),
-            expires_in=float(answer.get("expires_in", 0)),
+            expires_in=lifetime(answer.get("expires_in")),
             scopes=frozenset(str(answer.get("scope") or "").split()),
         )
 

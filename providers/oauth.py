@@ -23,6 +23,7 @@ from providers.tokens import (
     TokenError,
     TokenRevoked,
     TokenUnavailable,
+    lifetime,
 )
 
 TIMEOUT = Timeout(connect=5.0, read=10.0, total=12.0)
@@ -265,7 +266,7 @@ def _grant(answer: Answer) -> Grant:
     return Grant(
         access_token=token,
         refresh_token=body.get("refresh_token"),
-        expires_in=float(body.get("expires_in") or 0.0),
+        expires_in=lifetime(body.get("expires_in")),
         scopes=frozenset(str(body.get("scope") or "").split()),
     )
 

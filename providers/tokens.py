@@ -6,6 +6,7 @@ TokenError          result
   TokenUnavailable  TRANSIENT     the token endpoint does not answer now
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -58,6 +59,15 @@ class Grant:
     """Seconds."""
     scopes: frozenset[str]
     """What was really granted, which may be less than was asked for. Empty where the answer does not say."""
+
+
+def lifetime(expires_in: Any) -> float:
+    """Seconds a token lives, of an answer's ``expires_in``; 0, good for one use, where that is no number."""
+    try:
+        seconds = float(expires_in)
+    except (TypeError, ValueError):
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 class SharedToken:

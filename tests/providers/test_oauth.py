@@ -130,6 +130,17 @@ def test_a_refusal_says_what_google_said(google: GmailEmulator, monkeypatch: pyt
     assert error.outcome.result is Result.CREDENTIALS
 
 
+@pytest.mark.parametrize("expires_in", ["soon", None, [], "nan", 1e999])
+def test_a_token_without_a_lifetime_is_good_for_one_use(
+    google: GmailEmulator, monkeypatch: pytest.MonkeyPatch, expires_in: object
+) -> None:
+    body = {"access_token": "t", "expires_in": expires_in, "scope": "a"}
+    monkeypatch.setattr(google, "answer", lambda _: Reply(200, body))
+    assert tokens(google).get().access_token == "t"
+    assert tokens(google).get().access_token == "t"
+    assert len(google.calls_to("/token")) == 2
+
+
 def test_a_busy_endpoint_says_for_how_long(google: GmailEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(google, monkeypatch, Reply(429, {}, {"Retry-After": "30"})).outcome.retry_after == 30
 
