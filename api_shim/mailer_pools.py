@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from api_shim.credentials import SMTP_PROVIDERS, HostName, Port
 from api_shim.errors import Fault
 from api_shim.text import Line
-from providers.guard import Guard, HostNotFound, HostRefused
+from providers.guard import Guard, HostNotFound, HostRefused, parse_hosts
 
 
 def _address(value: str) -> str:
@@ -64,6 +64,23 @@ def unfit_pools(provider: str, pools: Mapping[str, Any]) -> list[Fault]:
         message = f"{provider} sends through its own servers; a pool may only name source addresses"
         return [Fault(field, message) for field, _, _ in relays(pools)]
     return []
+
+
+def foreign_sources(allowed: str, pools: Mapping[str, Any]) -> list[Fault]:
+    """Faults for source addresses that are not for tenants; ``allowed`` as in POSTROAD_SOURCE_ADDRESSES."""
+    networks = [ipaddress.ip_network(entry, strict=False) for entry in parse_hosts(allowed)]
+    named = (
+        (f"ip_pools.{name}[{index}].source", member["source"])
+        for name, members in pools.items()
+        for index, member in enumerate(members if isinstance(members, list) else ())
+        if member.get("source")
+    )
+    message = "is not listed in POSTROAD_SOURCE_ADDRESSES; use one that is, or have the operator list it"
+    return [
+        Fault(field, f"{source} {message}")
+        for field, source in named
+        if networks and not any(ipaddress.ip_address(source) in network for network in networks)
+    ]
 
 
 def unproven_relays(

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Comma-separated hosts or networks that webhooks may reach although they are not public."""
     mailer_allowed_hosts: str = ""
     """The same for hosts that a mailer names: SMTP servers, API roots."""
+    source_addresses: str = ""
+    """Comma-separated addresses or networks that members of an IP pool may send from; empty: any of the machine's."""
     dns_servers: str = ""
     """Comma-separated ``address:port`` of the resolvers that ``settings.validate`` asks; empty: the system's.
 

@@ -26,7 +26,7 @@ from api_shim.credentials import (
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.http import SessionDep, caller_with, services
 from api_shim.mailer_body import Caps, MailerChange, MailerNew
-from api_shim.mailer_pools import refused_relays, relays, unfit_pools, unproven_relays
+from api_shim.mailer_pools import foreign_sources, refused_relays, relays, unfit_pools, unproven_relays
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from models.access import User, Workspace
 from models.base import uuid7
@@ -191,6 +191,7 @@ def _checked(
     faults += _written_badly(body, row)
     pools = body.columns().get("ip_pools", {})
     faults += unfit_pools(row.provider, pools)
+    faults += foreign_sources(services(request).settings.source_addresses, pools)
     if not faults and given & {"base_url", "auth_url", "credentials"}:
         held = credentials if credentials is not None else _held_credentials(request, row)
         faults += root_faults(row.provider, base_url, body.auth_url, held.get("host"))

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from api_shim.services import Services
 from models.content import SendSettings
 from models.mailer import Mailer
 from providers.emulators.smtp import SmtpEmulator
@@ -67,6 +68,20 @@ def test_a_member_is_an_address_or_a_relay(client: TestClient, members: Any, pro
     answer = client.post("/v1/mailers", json=SMTP | {"ip_pools": {"bulk": members}})
     assert answer.status_code == 400
     assert any(problem in fault["message"] for fault in answer.json()["details"]["fields"])
+
+
+def test_an_operator_says_which_addresses_pools_may_send_from(
+    client: TestClient, app_services: Services, settings: Settings
+) -> None:
+    """Another tenant's address would bring its reputation."""
+    allowed = settings.model_copy(update={"source_addresses": "192.0.2.10, 198.51.100.0/24"})
+    pools = {"bulk": [{"source": address} for address in ("192.0.2.10", "198.51.100.9", "192.0.2.11", "2001:db8::1")]}
+    kept, app_services.settings = app_services.settings, allowed
+    try:
+        answer = client.post("/v1/mailers", json=SMTP | {"ip_pools": pools})
+    finally:
+        app_services.settings = kept
+    assert fields_of(answer) == {"ip_pools.bulk[2].source", "ip_pools.bulk[3].source"}
 
 
 def test_a_relay_that_is_not_public_is_refused(client: TestClient) -> None:
