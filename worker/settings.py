@@ -1,5 +1,6 @@
 """Every setting, read once from ``POSTROAD_*`` variables. No other module reads the environment."""
 
+import ipaddress
 from datetime import timedelta
 from functools import cached_property
 from typing import Self
@@ -118,6 +119,13 @@ class Settings(BaseSettings):
         if not plan.startswith("@"):
             parse_plan(plan)
         return plan
+
+    @field_validator("source_addresses")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for entry in parse_hosts(value):
+            ipaddress.ip_network(entry, strict=False)
+        return value
 
     @classmethod
     def from_env(cls) -> Self:
