@@ -164,7 +164,7 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
     try:
         _write(raw, entries)
     except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
-        raise OperationalError("copy", None, error, hide_parameters=True) from error
+        raise OperationalError(_STORE, None, error, hide_parameters=True) from error
 
 
 def _insert(table: str, columns: Mapping[str, str], given: str) -> str:

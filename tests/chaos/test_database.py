@@ -19,7 +19,7 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.stack
 
 MAILS = 10_000 if LONG else 300
-AWAY_SECONDS = 30.0 if LONG else 3.0
+AWAY_SECONDS = 30.0 if LONG else 2.0
 
 
 def knock(world: World, scenario: Scenario, seconds: float) -> list[int]:
@@ -146,7 +146,7 @@ def test_r12_deadlocks_and_serialization_failures_are_tried_again(world: World) 
 @pytest.mark.parametrize(
     ("what", "after", "at"),
     [
-        ("intake", b"copy message", b"COMMIT"),
+        ("intake", b"insert into submission", b"COMMIT"),
         ("claim", b"with head as materialized", b"COMMIT"),
         ("outcome", b"verdict as materialized", b"as materialized"),
         ("follow-up", b"delete from followup", b"COMMIT"),

@@ -125,8 +125,10 @@ def test_r5_a_beat_that_dies_while_it_recovers_leaves_that_to_the_next(world: Wo
 def test_r5_two_beats_at_once_ring_and_recover_as_one(world: World) -> None:
     with world.scenario("R5", "two beats at once, a worker killed, FLUSHALL") as scenario:
         argv = (sys.executable, "-m", "deploy.cli", "beat")
+        before = connections_of_beats(world)
         second = subprocess.Popen(argv, env=world.environment, stdout=subprocess.DEVNULL)
         try:
+            wait_until(lambda: connections_of_beats(world) > before, "the second beat is at work")
             mailers = [world.mailer() for _ in range(3)]
             with world.armed("claimed:kill:0.3"):
                 for mailer in mailers:
@@ -138,6 +140,11 @@ def test_r5_two_beats_at_once_ring_and_recover_as_one(world: World) -> None:
         finally:
             second.terminate()
             assert second.wait(10) == 0
+
+
+def connections_of_beats(world: World) -> int:
+    [(count,)] = world.sql("select count(*) from pg_stat_activity where application_name = 'postroad beat'")
+    return int(count)
 
 
 def test_every_fault_point_was_reached(world: World) -> None:
