@@ -19,6 +19,7 @@ from worker.bell import QUEUES, Bells, Lane
 from worker.heartbeat import SILENT_SECONDS
 from worker.pace import Pace
 from worker.settings import Settings
+from worker.standstill import paused
 
 MAX_SKEW_SECONDS = 2.0
 WAITED_SECONDS = 30.0
@@ -181,6 +182,7 @@ def _check_work(connection: Connection, settings: Settings) -> Iterator[Check]:
     heard_of = set(connection.execute(_HEARD_OF, {"silent": timedelta(seconds=SILENT_SECONDS)}).scalars())
     for queue in QUEUES:
         yield check_worker(queue, heard_of)
+    yield from check_paused(connection)
     yield check_beat(connection)
     yield check_lanes(connection, settings)
 
@@ -190,6 +192,14 @@ def check_worker(queue: str, heard_of: set[str]) -> Check:
         return Check(name=f"worker {queue}", ok=True, found="alive")
     found = f"none heard of for {SILENT_SECONDS:g} s"
     return Check(name=f"worker {queue}", ok=False, found=found, fix=f"Start one: postroad worker --queues {queue}")
+
+
+def check_paused(connection: Connection) -> Iterator[Check]:
+    """A line for each queue that an operator stopped."""
+    for queue, pause in paused(connection).items():
+        said = f": {pause.reason}" if pause.reason else ""
+        found = f"paused since {pause.paused_at:%Y-%m-%d %H:%M} UTC{said}"
+        yield Check(name=f"queue {queue}", ok=False, found=found, fix=f"Run: postroad queue resume {queue}")
 
 
 def check_beat(connection: Connection) -> Check:

@@ -110,8 +110,7 @@ class Ticker:
                     log.warning("leases_recovered", messages=recovered)
                     faultpoint("recovering")
             with self.runtime.engine.connect() as connection:
-                stopped = paused(connection)
-                due = {lane for lane in due_lanes(connection) if lane.queue not in stopped}
+                due = set(due_lanes(connection))
             self._ring(due - self.runtime.pace.resting(due))
             self.fallbacks.divert()
         except (SQLAlchemyError, redis.RedisError) as error:
@@ -157,7 +156,12 @@ class Ticker:
 
 
 def due_lanes(connection: Connection) -> Iterable[Lane]:
-    """Every lane with work that is due now."""
+    """Every lane with work that is due now, but for those of paused queues."""
+    stopped = paused(connection)
+    return (lane for lane in _due_lanes(connection) if lane.queue not in stopped)
+
+
+def _due_lanes(connection: Connection) -> Iterable[Lane]:
     for mailer_id, priority in connection.execute(_SEND_LANES):
         yield send_lane(mailer_id, priority)
     if connection.execute(_FOLLOWUP_DUE).scalar_one():

@@ -98,6 +98,23 @@ def test_a_worker_counts_only_while_it_is_heard_of(env: dict[str, str], connecti
     assert (checks["worker send.high"]["ok"], checks["worker followup"]["ok"]) == (True, False)
 
 
+def test_a_queue_that_stands_still_is_found_and_is_no_neglected_work(
+    env: dict[str, str], connection: Connection
+) -> None:
+    connection.execute(text("insert into queue_pause (queue, reason) values ('followup', 'repairs')"))
+    late = text("insert into followup (message_ids, due_at) values ('{}', now() - interval '5 minutes')")
+    connection.execute(late)
+    connection.commit()
+    checks = _examined(env)
+    assert "repairs" in checks["queue followup"]["found"]
+    assert checks["queue followup"]["fix"] == "Run: postroad queue resume followup"
+    assert checks["due work"]["ok"] is True
+    connection.execute(text("delete from queue_pause"))
+    connection.execute(text("delete from followup"))
+    connection.commit()
+    assert "queue followup" not in _examined(env)
+
+
 def test_a_beat_that_stopped_measuring_is_found(env: dict[str, str], connection: Connection) -> None:
     sample = text("insert into queue_sample values ('followup', now() - :age, 0, 0, 0, 0, 0, 0, 0, 0)")
     connection.execute(sample, {"age": timedelta(seconds=200)})
