@@ -34,6 +34,10 @@ class WebhookEndpoint(Base):
     old_secret_until: Mapped[datetime | None]
     ordered: Mapped[bool] = mapped_column(Boolean, server_default="false")
     """Strict order: an event waits until the ones before it are delivered."""
+    max_per_second: Mapped[int | None] = mapped_column(Integer)
+    """Requests; null is as fast as it answers."""
+    next_post_at: Mapped[datetime | None]
+    """Until then its allowance is used up."""
     status: Mapped[str] = mapped_column(server_default=EndpointStatus.ACTIVE)
     status_reason: Mapped[str | None]
     failing_since: Mapped[datetime | None]

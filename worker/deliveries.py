@@ -4,7 +4,6 @@ Every function takes the connection of a transaction that its caller ends.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,20 +14,11 @@ from sqlalchemy import Connection, text
 from models.event import EventType
 from worker.events import NewEvent, append_events
 from worker.turn import Delivery
+from worker.verdicts import Verdict
 
 ATTEMPTS_KEPT = 20
 PUSH_LIMIT = 1000
 """Rows that are put off in one go; a larger backlog of a dead endpoint is not rewritten over and over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a try did to a delivery. ``wait``: seconds to the next one; None with a pending one holds it back."""
-
-    delivery: Delivery
-    state: str
-    wait: float | None
-    attempt: dict[str, Any]
 
 
 _CLAIM = text("""
@@ -55,8 +45,9 @@ _SETTLE = text(f"""
         attempts = case when jsonb_array_length(d.attempts) < {ATTEMPTS_KEPT} then d.attempts else d.attempts - 0 end
             || r.attempt
     from jsonb_to_recordset(cast(:verdicts as jsonb))
-        as r(id uuid, token int, state text, wait float8, attempt jsonb)
-    where d.id = r.id and d.token = r.token""")  # noqa: S608 -- the only value put in is a number of ours
+             as r(ids uuid[], tokens int[], state text, wait float8, attempt jsonb)
+         cross join lateral unnest(r.ids, r.tokens) as mine (id, token)
+    where d.id = mine.id and d.token = mine.token""")  # noqa: S608 -- the only value put in is a number of ours
 
 _HAND_BACK = text("""
     update webhook_delivery d set due_at = coalesce(now() + :hold, r.due_at)
@@ -72,6 +63,14 @@ _PUT_OFF = text("""
 _PARK = text("""
     with disabled as (select id from webhook_endpoint where id = :endpoint and status <> 'active' for share)
     update webhook_delivery set due_at = null from disabled where endpoint_id = disabled.id and due_at is not null""")
+
+_RESTS = text("""
+    select greatest(extract(epoch from next_post_at - clock_timestamp()), 0)::float8 from webhook_endpoint
+    where id = :endpoint for no key update""")
+_REST = text("""
+    update webhook_endpoint
+    set next_post_at = greatest(next_post_at, clock_timestamp()) + make_interval(secs => :seconds)
+    where id = :endpoint""")
 
 _FAILING = text("""
     update webhook_endpoint set failing_since =
@@ -122,8 +121,8 @@ def settle(db: Connection, verdicts: Sequence[Verdict]) -> None:
 
 def _settled(verdict: Verdict) -> dict[str, Any]:
     return {
-        "id": verdict.delivery.id,
-        "token": verdict.delivery.token,
+        "ids": [each.id for each in verdict.deliveries],
+        "tokens": [each.token for each in verdict.deliveries],
         "state": verdict.state,
         "wait": verdict.wait,
         "attempt": verdict.attempt,
@@ -146,6 +145,16 @@ def put_off(db: Connection, endpoint: UUID, hold: timedelta) -> bool:
     """Makes what is due now due in ``hold``. True if that was all of it; False beyond PUSH_LIMIT rows."""
     done = db.execute(_PUT_OFF, {"endpoint": endpoint, "hold": hold, "limit": PUSH_LIMIT})
     return done.rowcount < PUSH_LIMIT
+
+
+def rests(db: Connection, endpoint: UUID) -> float:
+    """Seconds that an endpoint with a limit has to be left alone; 0 if not. Its row is locked until the commit."""
+    return float(db.execute(_RESTS, {"endpoint": endpoint}).scalar() or 0.0)
+
+
+def rest(db: Connection, endpoint: UUID, seconds: float) -> None:
+    """Reserves the next ``seconds`` for what was claimed."""
+    db.execute(_REST, {"endpoint": endpoint, "seconds": seconds})
 
 
 def park(db: Connection, endpoint: UUID) -> None:

@@ -4,6 +4,7 @@ Each endpoint is a lane of its own. A delivery is posted at least once and its `
 transaction is open while a request is on the wire.
 """
 
+import math
 import time
 import uuid
 from collections import Counter
@@ -21,10 +22,9 @@ import structlog
 from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select, text
 
 from models.event import Event
-from models.webhook import DeliveryState, EndpointStatus, WebhookEndpoint
+from models.webhook import EndpointStatus, WebhookEndpoint
 from worker import deliveries
 from worker.bell import WEBHOOK_QUEUE
-from worker.deliveries import Verdict
 from worker.faults import faultpoint
 from worker.meter import Meter
 from worker.postman import Answer, Postman
@@ -33,8 +33,9 @@ from worker.settings import Settings
 from worker.signature import new_secret, signature
 from worker.standstill import RUNS
 from worker.traces import Traces
-from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Result, Turn
+from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Posted, Result, Turn
 from worker.vault import SecretUnreadable, Vault
+from worker.verdicts import lost, next_wait, verdicts
 from worker.wire import FACTS, body
 
 __all__ = ["SECRET_PURPOSE", "Notifier", "new_secret"]
@@ -48,11 +49,8 @@ LEASE_MARGIN_SECONDS = 5.0
 """Between the longest turn and the end of its claim: for writing down its results."""
 PROBE_SECONDS = 60.0
 """A dead endpoint gets one request this often."""
-PATIENCE_SECONDS = 60.0
-"""Least wait after a timeout or a 429: an overloaded receiver gets time to breathe."""
 DISABLE_AFTER_AT_LEAST = timedelta(hours=12)
 """No endpoint is disabled for failing a shorter time than this."""
-TOO_MANY_REQUESTS = 429
 SINGLES = 256
 """Deliveries claimed for one turn where each is a request. With arrays: BATCHES requests, BATCHED deliveries at most"""
 BATCHES = 16
@@ -120,6 +118,7 @@ class Notifier:
             failures=self._failures(endpoint_id),
             seconds=min(TURN_SECONDS, self._settings.lease_seconds / 2),
             ordered=endpoint.ordered,
+            every=1 / endpoint.max_per_second if endpoint.max_per_second else 0.0,
         )
         turn.run(partial(self._post, endpoint.url, secrets), partial(self._report, endpoint_id))
         return self._finish(endpoint, turn) and (bool(turn.unposted()) or len(claimed) == limit)
@@ -172,14 +171,20 @@ class Notifier:
         return 0 if circuit is None else circuit.failures
 
     def _limit(self, endpoint: Row[Any]) -> int:
-        """How many deliveries to claim: one request's worth for a probe."""
+        """How many deliveries to claim: one request's worth for a probe, no more than may be posted in a turn."""
         if self._failures(endpoint.id) >= FAILURES_IN_A_ROW:
             return int(endpoint.max_batch)
-        return SINGLES if endpoint.max_batch == 1 else max(SINGLES, min(endpoint.max_batch * BATCHES, BATCHED))
+        limit = SINGLES if endpoint.max_batch == 1 else max(SINGLES, min(endpoint.max_batch * BATCHES, BATCHED))
+        if endpoint.max_per_second:
+            limit = min(limit, max(1, int(endpoint.max_per_second * TURN_SECONDS / 2)) * endpoint.max_batch)
+        return int(limit)
 
     def _claim(self, endpoint: Row[Any], limit: int) -> tuple[list[Delivery], Facts]:
         """What is due, and what is known of its events, in one short transaction."""
         with self._engine.begin() as db:
+            if endpoint.max_per_second and (rest := deliveries.rests(db, endpoint.id)):
+                deliveries.put_off(db, endpoint.id, timedelta(seconds=rest))
+                return [], {}
             if endpoint.ordered:
                 claimed, blocked_until = deliveries.claim_in_order(db, endpoint.id, limit, self._lease)
                 if blocked_until is not None and endpoint.failing_since is not None:
@@ -189,9 +194,11 @@ class Notifier:
                 claimed = deliveries.claim(db, endpoint.id, limit, self._lease)
             if not claimed:
                 return [], {}
+            if endpoint.max_per_second:
+                requests = math.ceil(len(claimed) / endpoint.max_batch)
+                deliveries.rest(db, endpoint.id, requests / endpoint.max_per_second)
             facts = self._facts(db, endpoint.workspace_id, claimed)
-            lost = [each for each in claimed if each.event_id not in facts]
-            deliveries.settle(db, [_lost(each) for each in lost])
+            deliveries.settle(db, [lost(each) for each in claimed if each.event_id not in facts])
         return [each for each in claimed if each.event_id in facts], facts
 
     def _facts(self, db: Connection, workspace_id: UUID, claimed: Sequence[Delivery]) -> Facts:
@@ -201,25 +208,26 @@ class Notifier:
         ).mappings()
         return {row["id"]: row for row in rows}
 
-    def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Answer:
+    def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Posted:
         if self._traces is None:
             return self._sent(url, secrets, parcel, ())
         with self._traces.request("webhook", parcel.traceparents, {"events": len(parcel.deliveries)}) as traceparent:
             return self._sent(url, secrets, parcel, [("traceparent", traceparent)] if traceparent else ())
 
-    def _sent(self, url: str, secrets: Sequence[str], parcel: Parcel, more: Iterable[tuple[str, str]]) -> Answer:
+    def _sent(self, url: str, secrets: Sequence[str], parcel: Parcel, more: Iterable[tuple[str, str]]) -> Posted:
         timestamp = int(time.time())
+        signed = signature(secrets, parcel.webhook_id, timestamp, parcel.body)
         headers = (
             ("content-type", "application/json"),
             ("user-agent", self._agent),
             ("webhook-id", parcel.webhook_id),
             ("webhook-timestamp", str(timestamp)),
-            ("webhook-signature", signature(secrets, parcel.webhook_id, timestamp, parcel.body)),
+            ("webhook-signature", signed),
             *more,
         )
         answer = self._postman.post(url, headers, parcel.body)
         faultpoint("posted")
-        return answer
+        return Posted(timestamp=timestamp, signature=signed, answer=answer)
 
     def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
         for kind, number in Counter(_kind(result.answer) for result in results).items():
@@ -227,7 +235,7 @@ class Notifier:
         delays = self._settings.webhook_retry_delays
         with self._engine.begin() as db:  # the endpoint's row first, as whoever disables or deletes it
             deliveries.note_health(db, endpoint_id, [(result.answer.accepted, result.at) for result in results])
-            deliveries.settle(db, [verdict for result in results for verdict in _verdicts(result, delays)])
+            deliveries.settle(db, [verdict for result in results for verdict in verdicts(result, delays)])
 
     def _finish(self, endpoint: Row[Any], turn: Turn) -> bool:
         """Gives back what was not posted and draws the consequences. False: the lane has to wait."""
@@ -249,7 +257,7 @@ class Notifier:
         """How long an ordered lane waits behind the delivery that failed."""
         if turn.blocked is None:
             return None
-        wait = _wait(turn.blocked, turn.blocked.parcel.deliveries[0], self._settings.webhook_retry_delays)
+        wait = next_wait(turn.blocked, turn.blocked.parcel.deliveries[0], self._settings.webhook_retry_delays)
         return None if wait is None else timedelta(seconds=min(wait, PROBE_SECONDS))
 
     def _disable(self, endpoint: Row[Any], gone: bool) -> bool:
@@ -306,35 +314,6 @@ def _parcel(webhook_id: UUID, chunk: tuple[Delivery, ...], content: object, fact
     return Parcel(webhook_id=str(webhook_id), deliveries=chunk, body=orjson.dumps(content), traceparents=traceparents)
 
 
-def _verdicts(result: Result, delays: Sequence[float]) -> list[Verdict]:
-    attempt = _attempt(result)
-    return [_verdict(result, each, delays, attempt) for each in result.parcel.deliveries]
-
-
-def _verdict(result: Result, delivery: Delivery, delays: Sequence[float], attempt: dict[str, Any]) -> Verdict:
-    if result.answer.accepted:
-        state, wait = DeliveryState.DELIVERED, None
-    elif result.answer.status == GONE:
-        state, wait = DeliveryState.PENDING, None
-    else:
-        wait = _wait(result, delivery, delays)
-        state = DeliveryState.DEAD if wait is None else DeliveryState.PENDING
-    return Verdict(delivery=delivery, state=state, wait=wait, attempt=attempt)
-
-
-def _wait(result: Result, delivery: Delivery, delays: Sequence[float]) -> float | None:
-    """Seconds to the next try, or None if this was the last.
-
-    Retry-After counts within reason: from the schedule's wait to twice that.
-    """
-    if delivery.tries >= len(delays):
-        return None
-    base, answer = delays[delivery.tries], result.answer
-    wait = base if answer.retry_after is None else min(max(answer.retry_after, base), 2 * base)
-    wait *= result.jitter
-    return max(wait, PATIENCE_SECONDS) if answer.timed_out or answer.status == TOO_MANY_REQUESTS else wait
-
-
 def _kind(answer: Answer) -> str:
     """As `worker.series.WEBHOOK_ATTEMPTS` labels it."""
     if answer.accepted:
@@ -342,26 +321,3 @@ def _kind(answer: Answer) -> str:
     if answer.status is not None:
         return "gone" if answer.status == GONE else "refused"
     return "timeout" if answer.timed_out else "unreachable"
-
-
-def _attempt(result: Result) -> dict[str, Any]:
-    answer = result.answer
-    text = answer.body.decode("utf-8", "replace").replace("\0", "")  # PostgreSQL's JSON knows no NUL
-    return {
-        "at": result.at.isoformat(),
-        "status": answer.status,
-        "error": answer.error,
-        "milliseconds": answer.milliseconds,
-        "response": text,
-    }
-
-
-def _lost(delivery: Delivery) -> Verdict:
-    attempt = {
-        "at": datetime.now(UTC).isoformat(),
-        "status": None,
-        "error": "the event is no longer kept",
-        "milliseconds": 0,
-        "response": "",
-    }
-    return Verdict(delivery=delivery, state=DeliveryState.DEAD, wait=None, attempt=attempt)

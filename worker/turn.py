@@ -46,23 +46,39 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """How a parcel was signed, and the answer."""
+
+    timestamp: int
+    signature: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What became of a parcel that was posted at ``at``."""
 
     parcel: Parcel
     at: datetime
-    answer: Answer
+    posted: Posted
     jitter: float
     """0.8 to 1.2, by which the wait for the next try is multiplied; the same for all that failed together."""
+
+    @property
+    def answer(self) -> Answer:
+        return self.posted.answer
 
 
 class Turn:
     """Hands out parcels to threads and collects what became of them.
 
     failures: failures in a row so far, over earlier turns too; updated as results come in.
+    every: seconds from the start of one request to that of the next, at least.
     """
 
-    def __init__(self, parcels: Iterable[Parcel], *, failures: int, seconds: float, ordered: bool) -> None:
+    def __init__(
+        self, parcels: Iterable[Parcel], *, failures: int, seconds: float, ordered: bool, every: float = 0.0
+    ) -> None:
         self.failures = failures
         self.gone = False
         """The endpoint answered 410: it wants nothing any more."""
@@ -71,11 +87,13 @@ class Turn:
         self._waiting = deque(parcels)
         self._ends_at = time.monotonic() + seconds
         self._ordered = ordered
+        self._every = every
+        self._next_at = 0.0
         self._stopped = False
         self._fresh: list[Result] = []
         self._lock = threading.Lock()
 
-    def run(self, post: Callable[[Parcel], Answer], report: Callable[[list[Result]], None]) -> None:
+    def run(self, post: Callable[[Parcel], Posted], report: Callable[[list[Result]], None]) -> None:
         """Posts from several threads (one if ordered); ``report`` is called by this thread with new results."""
         count = 1 if self._ordered else min(CONNECTIONS, len(self._waiting))
         with ThreadPoolExecutor(max(count, 1), "webhook") as threads:
@@ -99,16 +117,25 @@ class Turn:
         if fresh:
             report(fresh)
 
-    def _carry(self, post: Callable[[Parcel], Answer]) -> None:
+    def _carry(self, post: Callable[[Parcel], Posted]) -> None:
         while (parcel := self._take()) is not None:
+            self._pace()
             at = datetime.now(UTC)
-            self._note(Result(parcel=parcel, at=at, answer=post(parcel), jitter=random.uniform(0.8, 1.2)))  # noqa: S311
+            self._note(Result(parcel=parcel, at=at, posted=post(parcel), jitter=random.uniform(0.8, 1.2)))  # noqa: S311
 
     def _take(self) -> Parcel | None:
         with self._lock:
             if self._stopped or not self._waiting or time.monotonic() > self._ends_at:
                 return None
             return self._waiting.popleft()
+
+    def _pace(self) -> None:
+        """Waits for this request's time."""
+        if self._every:
+            with self._lock:
+                mine = max(self._next_at, time.monotonic())
+                self._next_at = mine + self._every
+            time.sleep(max(0.0, mine - time.monotonic()))
 
     def _note(self, result: Result) -> None:
         with self._lock:

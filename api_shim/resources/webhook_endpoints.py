@@ -50,6 +50,7 @@ def _is_ref_id(value: str) -> str:
 Url = Annotated[Text, StringConstraints(min_length=1, max_length=2048)]
 Events = Annotated[list[Text], Field(min_length=1, max_length=100), AfterValidator(_known)]
 RefId = Annotated[Text, StringConstraints(max_length=26), AfterValidator(_is_ref_id)]
+MaxPerSecond = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 MaxBatch = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
@@ -70,6 +71,8 @@ class EndpointBody(BaseModel):
     max_batch: MaxBatch = 1
     """Above 1, each request carries a JSON array of up to so many events."""
     ordered: StrictBool = False
+    max_per_second: MaxPerSecond | None = None
+    """Requests that the endpoint gets in a second at most; null is as fast as it answers."""
 
 
 class EndpointChange(BaseModel):
@@ -83,6 +86,7 @@ class EndpointChange(BaseModel):
     ref_id: RefId | None = None
     max_batch: MaxBatch = UNCHANGED
     ordered: StrictBool = UNCHANGED
+    max_per_second: MaxPerSecond | None = None
     status: Literal["active", "disabled"] = UNCHANGED
     """``active`` makes everything that has waited since the endpoint was disabled due at once."""
 
@@ -114,6 +118,7 @@ def show_endpoint(row: WebhookEndpoint) -> dict[str, Any]:
         "ref_id": ulid(row.ref_id) if row.ref_id else None,
         "max_batch": row.max_batch,
         "ordered": row.ordered,
+        "max_per_second": row.max_per_second,
         "status": row.status,
         "status_reason": row.status_reason,
         "failing_since": row.failing_since,

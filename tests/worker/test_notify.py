@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from itertools import repeat
@@ -79,7 +80,12 @@ def test_a_delivered_event_carries_a_signature_that_the_public_library_accepts(
     assert row.delivered_at is not None
     (attempt,) = row.attempts
     assert (attempt["status"], attempt["error"], attempt["response"]) == (200, None, "ok")
-    assert set(attempt) == {"at", "status", "error", "milliseconds", "response"}
+    assert attempt["request"] == {
+        "webhook_id": call.id,
+        "timestamp": int(call.headers["webhook-timestamp"]),
+        "signature": call.headers["webhook-signature"],
+        "body": None,
+    }
 
 
 @pytest.mark.parametrize("max_batch", [1, 10])
@@ -606,3 +612,34 @@ def test_nobody_listening_is_a_failure_with_a_reason(world: World) -> None:
     world.notifier().deliver(endpoint.id)
     attempt = world.delivery(delivery).attempts[0]
     assert (attempt["status"], attempt["error"]) == (None, "ConnectionRefusedError: Connection refused")
+
+
+def test_a_request_that_failed_is_kept_to_two_kilobytes(world: World, receiver: Receiver) -> None:
+    receiver.default = status(500)
+    endpoint = world.endpoint(receiver.url, max_batch=20)
+    (first, *_) = world.due(endpoint, 20)
+    world.notifier().deliver(endpoint.id)
+    (attempt,) = world.delivery(first).attempts
+    (call,) = receiver.calls
+    assert len(call.body) > 2048
+    assert attempt["request"]["body"] == call.body.decode()[:2048]
+    assert attempt["request"]["signature"] == call.headers["webhook-signature"]
+
+
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_an_endpoint_gets_no_more_requests_in_a_second_than_it_may(
+    world: World, receiver: Receiver, max_batch: int
+) -> None:
+    endpoint = world.endpoint(receiver.url, max_per_second=20, max_batch=max_batch)
+    deliveries = world.due(endpoint, 30 * max_batch)
+    workers = [world.notifier(), world.notifier()]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            list(pool.map(lambda notifier: notifier.deliver(endpoint.id), workers))
+            if len(receiver.calls) == 30:
+                break
+            world.make_due(endpoint)
+    assert set(world.states(deliveries)) == {"delivered"}
+    came = sorted(call.at for call in receiver.calls)
+    assert len(came) == 30
+    assert all(later - earlier > 0.9 for earlier, later in zip(came, came[21:], strict=False))

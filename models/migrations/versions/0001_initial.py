@@ -382,6 +382,8 @@ def upgrade() -> None:
     sa.Column('sealed_old_secret', sa.LargeBinary(), nullable=True),
     sa.Column('old_secret_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('ordered', sa.Boolean(), server_default='false', nullable=False),
+    sa.Column('max_per_second', sa.Integer(), nullable=True),
+    sa.Column('next_post_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('status', sa.Text(), server_default='active', nullable=False),
     sa.Column('status_reason', sa.Text(), nullable=True),
     sa.Column('failing_since', sa.DateTime(timezone=True), nullable=True),
