@@ -19,7 +19,7 @@ from deploy.supervisor import Service, Supervisor
 WORKERS = {"send.high": 1, "send.normal": max(2, (os.cpu_count() or 2) // 2), "followup": 1, "webhooks": 1}
 """Worker processes behind each queue."""
 
-STOP_ORDER = (("api",), ("beat",), tuple(WORKERS), ("inbox", "redis"), ("postgres",))
+STOP_ORDER = (("api", "inbound"), ("beat",), tuple(WORKERS), ("inbox", "redis"), ("postgres",))
 """No new requests, no new bells, then the work in hand is finished while everything it needs still runs."""
 
 LOCAL_HOSTS = "localhost,127.0.0.0/8,::1"
@@ -74,7 +74,8 @@ class Stack:
 
     def _choose_ports(self, wanted: Mapping[str, int | None]) -> None:
         chosen: dict[str, int] = {}
-        for name in ("api", "inbox", "postgres", "redis", "receiver"):
+        optional = ("inbound",) if wanted.get("inbound") else ()
+        for name in ("api", "inbox", "postgres", "redis", "receiver", *optional):
             insisted = wanted.get(name)
             preferred = insisted or self.identity.ports.get(name) or PREFERRED_PORTS.get(name, 0)
             port = free_port(preferred, avoid=frozenset(chosen.values()))
@@ -96,6 +97,7 @@ class Stack:
             "POSTROAD_SECRET_KEYS": self.identity.secret_keys,
             "POSTROAD_PUBLIC_URL": self.api_url,
             "POSTROAD_MAIL_DOMAIN": MAIL_DOMAIN,
+            "POSTROAD_INBOUND_DOMAINS": MAIL_DOMAIN,
             "POSTROAD_ATTACHMENT_ROOT": str(self.directory.attachments),
             "POSTROAD_WEBHOOK_ALLOWED_HOSTS": LOCAL_HOSTS,
             "POSTROAD_MAILER_ALLOWED_HOSTS": LOCAL_HOSTS,
@@ -122,7 +124,7 @@ class Stack:
                 before_start=self.postgres.clear_stale_lock,
             ),
             Service(program=self.redis.program(), ready=lambda _: self.redis.ready()),
-            Service(program=self.program("inbox", *inbox), ready=lambda _: self._inbox_answers()),
+            Service(program=self.program("inbox", *inbox), ready=lambda _: self._speaks_smtp("inbox")),
         ]
 
     def own_processes(self) -> list[Service]:
@@ -131,6 +133,7 @@ class Stack:
         return [
             Service(program=self.program("api", *api, stop_seconds=4), ready=lambda _: self._api_answers()),
             *(self._worker(queue, count) for queue, count in WORKERS.items()),
+            *self._inbound(),
             Service(program=self.program("beat", "beat", stop_seconds=3), ready=lambda _: True),
         ]
 
@@ -138,9 +141,17 @@ class Stack:
         program = self.program(queue, "worker", "--queues", queue, "-c", str(count))
         return Service(program=program, ready=lambda age: self._heartbeats.seen(queue, age))
 
-    def _inbox_answers(self) -> bool:
+    def _inbound(self) -> list[Service]:
+        """What takes in bounces and replies, where it was asked for."""
+        if "inbound" not in self.ports:
+            return []
+        place = f"{LOOPBACK}:{self.ports['inbound']}"
+        program = self.program("inbound", "inbound", "--smtp", place, "--imap", stop_seconds=12)
+        return [Service(program=program, ready=lambda _: self._speaks_smtp("inbound"))]
+
+    def _speaks_smtp(self, name: str) -> bool:
         try:
-            with socket.create_connection((LOOPBACK, self.ports["inbox"]), timeout=1) as connection:
+            with socket.create_connection((LOOPBACK, self.ports[name]), timeout=1) as connection:
                 return connection.recv(3) == b"220"
         except OSError:
             return False
@@ -211,6 +222,9 @@ class Stack:
                 "workers": {queue: pids[queue] for queue in WORKERS},
             },
         }
+        if "inbound" in self.ports:
+            content["inbound"] = {"smtp": f"{LOOPBACK}:{self.ports['inbound']}"}
+            content["pids"]["inbound"] = pids["inbound"]
         write_private(self.directory.stack_json, content)
         self.directory.note_pids(pids.values())
 
