@@ -5,6 +5,7 @@ google-api-python-client brings httplib2, which repeats a POST when the peer clo
 """
 
 import base64
+import contextlib
 import json
 import re
 import secrets
@@ -222,7 +223,8 @@ def _wait(text: str, headers: Mapping[str, str], reasons: list[str]) -> float | 
     """Seconds until Gmail takes mail again: of the header, or of the text, which names a moment up to a day ahead."""
     match = _RETRY_AFTER.search(text)
     if match:
-        seconds = (datetime.fromisoformat(match.group(1)) - datetime.now(UTC)).total_seconds()
-        return min(max(seconds, 0.0), DAY_SECONDS)
+        with contextlib.suppress(ValueError):  # a date that no calendar has
+            seconds = (datetime.fromisoformat(match.group(1)) - datetime.now(UTC)).total_seconds()
+            return min(max(seconds, 0.0), DAY_SECONDS)
     told = retry_after(headers)
     return 3600.0 if told is None and "dailyLimitExceeded" in reasons else told

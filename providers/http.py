@@ -89,7 +89,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return min(float(value), MAX_RETRY_AFTER)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year that no calendar has
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)

@@ -109,8 +109,19 @@ def _later(seconds: float) -> str:
         ("soon", None, None),
         ("-5", None, None),
         ("1e3", None, None),
+        ("21 Nov 99999999999999999999 10:00:00 GMT", None, None),
     ],
-    ids=["now", "seconds", "a date", "a date gone by", "30 years", "a word", "negative", "another number"],
+    ids=[
+        "now",
+        "seconds",
+        "a date",
+        "a date gone by",
+        "30 years",
+        "a word",
+        "negative",
+        "another number",
+        "no year",
+    ],  # fmt: skip
 )
 def test_the_wait_of_a_429_is_read_within_reason(
     api_bench: Bench, told: str | Callable[[], str], least: float | None, most: float | None

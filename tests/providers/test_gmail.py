@@ -441,6 +441,7 @@ def test_gmails_own_words_and_code_are_kept(
         ("User-rate limit exceeded.  Retry after {}", "userRateLimitExceeded", {}, 590, 600),
         ("Too many concurrent requests for user", "rateLimitExceeded", {"Retry-After": "7"}, 7, 7),
         ("Daily limit", "dailyLimitExceeded", {}, 3600, 3600),
+        ("Retry after 2026-13-45T99:00:00Z", "rateLimitExceeded", {"Retry-After": "7"}, 7, 7),
     ],
 )
 def test_gmail_says_when_it_takes_mail_again(
