@@ -17,7 +17,7 @@ from deploy.services import LOOPBACK, Postgres, Redis, find_redis, free_port
 from deploy.supervisor import Service, Supervisor
 
 WORKERS = {"send.high": 1, "send.normal": max(2, (os.cpu_count() or 2) // 2), "followup": 1, "webhooks": 1}
-"""Worker processes behind each queue."""
+"""Worker processes behind each queue, unless another number of senders is asked for."""
 
 STOP_ORDER = (("api", "inbound"), ("beat",), tuple(WORKERS), ("inbox", "redis"), ("postgres",))
 """No new requests, no new bells, then the work in hand is finished while everything it needs still runs."""
@@ -46,10 +46,12 @@ class Stack:
         ports: Mapping[str, int | None],
         report: Callable[[str], None],
         settings: Mapping[str, str] = MappingProxyType({}),
+        senders: int | None = None,
     ) -> None:
         """ports: what the caller insists on, by program; None where any will do. Raises StackError if one is taken.
-        settings: POSTROAD_* variables that go before the stack's own.
+        settings: POSTROAD_* variables that go before the stack's own. senders: processes that send normal mail.
         """
+        self._workers = WORKERS | ({"send.normal": senders} if senders else {})
         self.directory = directory
         self._settings = settings
         self.report = report
@@ -132,8 +134,12 @@ class Stack:
         api = ("api", "--port", str(self.ports["api"]), "--inbox", str(self.directory.inbox))
         return [
             Service(program=self.program("api", *api, stop_seconds=4), ready=lambda _: self._api_answers()),
+<<<<<<< HEAD
             *(self._worker(queue, count) for queue, count in WORKERS.items()),
             *self._inbound(),
+=======
+            *(self._worker(queue, count) for queue, count in self._workers.items()),
+>>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
             Service(program=self.program("beat", "beat", stop_seconds=3), ready=lambda _: True),
         ]
 

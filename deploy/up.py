@@ -22,17 +22,26 @@ def up(
     inbound_port: int | None = None,
     demo: bool,
     once: bool,
+    senders: int | None = None,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Runs the stack until it is told to stop, with ``once`` until the demo is over. Returns the exit code.
 
+<<<<<<< HEAD
     inbound_port: takes in bounces and replies over SMTP here; None: nowhere.
     settings: POSTROAD_* variables that go before the stack's own.
+=======
+    senders: processes that send normal mail. settings: POSTROAD_* variables that go before the stack's own.
+>>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
     Raises StackError, StartError and ServiceMissingError where it cannot start.
     """
     report = _reporter()
     with Directory(directory) as held, Supervisor(report) as supervisor:
+<<<<<<< HEAD
         stack = Stack(held, {"api": port, "inbox": inbox_port, "inbound": inbound_port}, report, settings)
+=======
+        stack = Stack(held, {"api": port, "inbox": inbox_port}, report, settings, senders)
+>>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
         try:
             _start(stack, supervisor, with_receiver=demo)
             return 0 if supervisor.stopping else _serve(stack, supervisor, demo=demo, once=once)

@@ -7,8 +7,11 @@ from typing import Any
 
 import psutil
 import psycopg
+import redis
 
-from deploy.bench.report import Cost, Memory
+from deploy.bench.report import Cost, Figure, Memory, Target
+
+REDIS_LIMIT_MB = 20.0
 
 Seconds = dict[str, float]
 """Processor time so far, by component."""
@@ -51,6 +54,13 @@ def peaks(stack: Mapping[str, Any]) -> list[Memory]:
             rows += list(_peaks(name, pid))
     shared_out = sum(_kilobytes(process.pid, "smaps_rollup", "Pss") for process in _family(stack["pids"]["postgres"]))
     return [*rows, Memory(process="postgres, all together", megabytes=shared_out / 1024, limited=False)]
+
+
+def redis_peak(stack: Mapping[str, Any]) -> Figure:
+    """The most that Redis has held, its own memory without the copy-on-write of a snapshot."""
+    held = redis.Redis.from_url(stack["redis_url"]).info("memory")["used_memory_peak"]
+    target = Target("<=", REDIS_LIMIT_MB)
+    return Figure(name="redis_peak", title="most in Redis", value=held / 1024**2, unit="MB", target=target)
 
 
 def _peaks(name: str, pid: int) -> Iterator[Memory]:

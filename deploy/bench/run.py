@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import psutil
 
-from deploy.bench import composing, intake, latency, processes, throughput, waiting, webhooks
+from deploy.bench import composing, fairness, intake, latency, processes, senders, throughput, waiting, webhooks
 from deploy.bench.report import Report
 from deploy.bench.sinks import OwnSink, PostfixSink, open_sink
 from deploy.bench.stack import BenchError, BenchStack
 
-PARTS = ("throughput", "latency", "intake", "waiting", "webhooks", "compose")
+PARTS = (
+    "throughput", "latency", "intake", "waiting", "webhooks", "large", "million", "fairness", "senders", "compose"
+)  # fmt: skip
 QUICK = ("throughput", "latency", "intake")
 
 
@@ -25,9 +27,16 @@ class Size:
     intake_seconds: float = 5.0
     waiting: int = 200
     webhooks: int = 3_000
+    large: int = 300_000
+    million: int = 1_000_000
+    crowd: int = 1_000_000
+    """Mails of the tenant beside whom others want theirs out."""
+    crowd_urgent: int = 1_000
+    shares_seconds: float = 10.0
+    most_senders: int | None = None
 
 
-def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, tracking: bool = False) -> Report:
+def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, tracking: bool = True) -> Report:
     """Measures the named parts of `PARTS`. The first that fails is noted and is the last.
 
     Raises BenchError where the stack or the sink does not start.
@@ -36,11 +45,15 @@ def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, track
     report.notes.append(f"{os.cpu_count()} cores, load average before: {psutil.getloadavg()[0]:.1f}")
     if "compose" in parts:
         composing.measure(report)
-    if set(parts) - {"compose"}:
+    if "senders" in parts:
+        with open_sink() as sink:
+            senders.measure(sink, report, count=size.mails, say=say, most=size.most_senders)
+    if set(parts) - {"compose", "senders"}:
         say("starting a stack of its own")
         with BenchStack() as stack, open_sink() as sink:
             _Bench(stack, sink, size, report, tracking=tracking).run(parts, say)
             report.memory = processes.peaks(stack.json)
+            report.add(processes.redis_peak(stack.json))
             say("stopping the stack")
     return report
 
@@ -56,8 +69,8 @@ class _Bench:
         self._size = size
         self._report = report
         self._tracking = tracking
-        self._rate = 0.0
-        """Mails per second of the whole path, once measured."""
+        self._run: throughput.Run | None = None
+        """The run of the ordinary size, once measured."""
 
     def run(self, parts: Collection[str], say: Callable[[str], None]) -> None:
         measures = {
@@ -66,6 +79,9 @@ class _Bench:
             "intake": lambda: intake.measure(self._stack, self._sink, self._report, seconds=self._size.intake_seconds),
             "waiting": lambda: waiting.measure(self._stack, self._report, requests=self._size.waiting),
             "webhooks": lambda: webhooks.measure(self._stack, self._sink, self._report, events=self._size.webhooks),
+            "large": lambda: self._grown("large", self._size.large),
+            "million": lambda: self._grown("million", self._size.million),
+            "fairness": self._fairness,
         }
         for part, measure in measures.items():
             if part in parts and not self._report.failed:
@@ -80,9 +96,16 @@ class _Bench:
             self._report.notes.append(f"{part} could not be measured, and nothing after it: {error}")
 
     def _throughput(self) -> None:
-        self._rate = throughput.measure(
-            self._stack, self._sink, self._report, count=self._size.mails, tracking=self._tracking
+        self._run = self._path("throughput", self._size.mails)
+
+    def _path(self, name: str, count: int) -> throughput.Run:
+        return throughput.measure(
+            self._stack, self._sink, self._report, count=count, tracking=self._tracking, name=name
         )
+
+    def _grown(self, name: str, count: int) -> None:
+        small = self._run or self._path("throughput", self._size.mails)
+        throughput.compare_cost(self._report, small, self._path(name, count))
 
     def _latency(self) -> None:
         latency.measure(
@@ -91,5 +114,15 @@ class _Bench:
             self._report,
             urgent=self._size.urgent,
             backlog=self._size.backlog,
-            rate=self._rate,
+            rate=self._run.rate if self._run else 0.0,
+        )
+
+    def _fairness(self) -> None:
+        fairness.measure(
+            self._stack,
+            self._sink,
+            self._report,
+            backlog=self._size.crowd,
+            urgent=self._size.crowd_urgent,
+            seconds=self._size.shares_seconds,
         )

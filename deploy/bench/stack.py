@@ -1,6 +1,7 @@
 """A stack for one bench: started in a folder of its own, asked over HTTP, and gone afterwards."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -40,14 +41,18 @@ class BenchError(Exception):
 class BenchStack:
     """A running `postroad up`. A context manager; what it stored is removed with it."""
 
+    def __init__(self, senders: int | None = None) -> None:
+        self._senders = senders
+
     def __enter__(self) -> Self:
         """Raises BenchError where it does not start."""
         self._folder = Path(tempfile.mkdtemp(prefix="postroad-bench-"))
         data = self._folder / "data"
         # Ports nobody prefers: another stack may be starting at this moment.
         api, inbox = free_port(), free_port()
-        ports = ("--port", str(api), "--inbox-port", str(inbox))
-        argv = (sys.executable, "-m", "deploy.cli", "up", "--data", str(data), "--no-demo", *ports)
+        options = ["--port", str(api), "--inbox-port", str(inbox)]
+        options += ["--senders", str(self._senders)] if self._senders else []
+        argv = (sys.executable, "-m", "deploy.cli", "up", "--data", str(data), "--no-demo", *options)
         self._log = self._folder / "up.log"
         self._process = start(Program(name="up", argv=argv, log=self._log))
         try:
@@ -105,6 +110,20 @@ class BenchStack:
             raise BenchError(f"{ref_id} is not a ref_id")
         return submission
 
+    def add_tenant(self, name: str) -> "Tenant":
+        """Another workspace."""
+        secrets = json.loads((self._folder / "data" / "stack.secrets").read_text())
+        settings = {
+            "POSTROAD_DATABASE_URL": self.json["database_url"],
+            "POSTROAD_REDIS_URL": self.json["redis_url"],
+            "POSTROAD_SECRET_KEYS": secrets["secret_keys"],
+        }
+        argv = (sys.executable, "-m", "deploy.cli", "workspace", "create", name, "--mail-domain", "demo.test")
+        made = subprocess.run(argv, env=os.environ | settings, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise BenchError(f"workspace {name} was not made: {made.stderr}")
+        return Tenant(self, json.loads(made.stdout)["key"])
+
     def add_mailer(self, name: str, port: int) -> str:
         """A mailer that sends to an SMTP server on this machine; its id."""
         body = {
@@ -133,3 +152,13 @@ class BenchStack:
         """The one number (or truth value) that a query gives."""
         row = self.database.execute(query, parameters).fetchone()
         return int(row[0] or 0) if row else 0
+
+
+class Tenant(BenchStack):
+    """Another workspace of a running stack: the same requests under its own key."""
+
+    def __init__(self, stack: BenchStack, key: str) -> None:
+        super().__init__()
+        self.json = stack.json | {"api_key": key, "contact_id": None}
+        self.http = requests.Session()
+        self.http.headers["Authorization"] = f"Bearer {key}"

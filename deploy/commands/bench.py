@@ -12,12 +12,14 @@ PAGE_WIDTH = 110
 
 
 @click.group(invoke_without_command=True)
-@click.option("--mails", type=click.IntRange(1, 150_000), default=30_000, show_default=True,
-              help="Mails of the one large request.")  # fmt: skip
-@click.option("--tracking", is_flag=True, help="With open and click tracking and unsubscribe links.")
-@click.option("--all", "everything", is_flag=True, help="Waiting requests, webhooks and composing, too.")
+@click.option("--mails", type=click.IntRange(1, 10_000_000), default=30_000, show_default=True,
+              help="Mails of the whole path.")  # fmt: skip
+@click.option("--tracking/--no-tracking", default=True, show_default=True,
+              help="With open and click tracking and unsubscribe links.")  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="Every part, up to a million mails: half an hour.")
 @click.option("--only", multiple=True, metavar="PART",
-              help="throughput, latency, intake, waiting, webhooks or compose; may be repeated.")  # fmt: skip
+              help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders or compose; "
+              "may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(
@@ -43,7 +45,7 @@ def compose(as_json: bool) -> None:
     _run(("compose",), Size(), as_json=as_json)
 
 
-def _run(parts: tuple[str, ...], size: Any, *, as_json: bool, tracking: bool = False) -> None:
+def _run(parts: tuple[str, ...], size: Any, *, as_json: bool, tracking: bool = True) -> None:
     import orjson
     from rich.console import Console
 

@@ -15,9 +15,13 @@ from deploy.bench.run import PARTS, Size, run
 from deploy.bench.sinks import OwnSink
 from deploy.cli import postroad
 
-TINY = Size(mails=300, urgent=10, backlog=300, intake_seconds=0.4, waiting=3, webhooks=50)
+TINY = Size(
+    mails=300, urgent=10, backlog=300, intake_seconds=0.4, waiting=3, webhooks=50, million=500,
+    crowd=2_000, crowd_urgent=20, shares_seconds=0.5, most_senders=1,
+)  # fmt: skip
 MEASURED = {
-    "intake_of_one_request", "all_sent", "all_recorded", "throughput", "urgent_p50", "urgent_p95", "urgent_p99",
+    "throughput_intake", "throughput_recorded", "throughput_rows_inserted", "throughput_wal", "throughput",
+    "million", "growth", "fair_urgent_p99", "fair_normal_p99", "least_share", "senders_1", "redis_peak", "urgent_p50", "urgent_p95", "urgent_p99",
     "urgent_answer_p99", "empty_handler", "intake", "intake_p50", "intake_p99", "intake_while_sending", "single_mails",
     "provider", "waiting_mailbox_p50", "waiting_mailbox_p99", "waiting_crm_p50", "waiting_crm_p99", "webhooks_1",
     "webhooks_100", "compose", "compose_everything", "compile",
@@ -31,12 +35,13 @@ def test_every_part_measures_something_and_nothing_is_left_behind(
     folder = scratch / "bench"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    report = run(PARTS, TINY, lambda _: None, tracking=True)
+    report = run(set(PARTS) - {"large"}, TINY, lambda _: None)
     figures = {figure.name: figure.value for figure in report.figures}
     assert set(figures) >= MEASURED
-    assert [name for name, value in figures.items() if not value > 0 and not name.startswith("waiting")] == []
+    maybe_nothing = ("waiting", "least_share", "throughput_dead", "million_dead")
+    assert [name for name, value in figures.items() if not value > 0 and not name.startswith(maybe_nothing)] == []
     assert (report.lost, report.doubled) == (0, 0), report.notes
-    assert {cost.component for cost in report.costs} >= {"worker send.normal", "worker followup", "api", "sum"}
+    assert {cost.component for cost in report.costs} >= {"300: worker send.normal", "300: api", "500: sum"}
     assert {entry.process for entry in report.memory} >= {"api", "beat", "redis", "worker send.normal, child 1"}
     assert all(entry.megabytes > 1 for entry in report.memory)
     assert list(folder.iterdir()) == []
@@ -81,7 +86,7 @@ def test_composing_is_measured_without_a_stack() -> None:
     shown = CliRunner().invoke(postroad, ["bench", "compose", "--json"])
     assert shown.exit_code == 0, shown.output
     content = orjson.loads(shown.stdout)
-    assert {figure["name"] for figure in content["figures"]} == {"compose", "compose_everything", "compile"}
+    assert {figure["name"] for figure in content["figures"]} >= {"compose", "compose_everything", "compile"}
 
 
 def test_a_part_that_does_not_exist_is_refused_with_those_that_do() -> None:
