@@ -134,12 +134,8 @@ class Stack:
         api = ("api", "--port", str(self.ports["api"]), "--inbox", str(self.directory.inbox))
         return [
             Service(program=self.program("api", *api, stop_seconds=4), ready=lambda _: self._api_answers()),
-<<<<<<< HEAD
-            *(self._worker(queue, count) for queue, count in WORKERS.items()),
-            *self._inbound(),
-=======
             *(self._worker(queue, count) for queue, count in self._workers.items()),
->>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
+            *self._inbound(),
             Service(program=self.program("beat", "beat", stop_seconds=3), ready=lambda _: True),
         ]
 

@@ -17,9 +17,7 @@ START_SECONDS = 60.0
 def up(
     directory: Path,
     *,
-    port: int | None,
-    inbox_port: int | None,
-    inbound_port: int | None = None,
+    ports: Mapping[str, int | None] = MappingProxyType({}),
     demo: bool,
     once: bool,
     senders: int | None = None,
@@ -27,21 +25,14 @@ def up(
 ) -> int:
     """Runs the stack until it is told to stop, with ``once`` until the demo is over. Returns the exit code.
 
-<<<<<<< HEAD
-    inbound_port: takes in bounces and replies over SMTP here; None: nowhere.
+    ports: what is insisted on: ``api``, ``inbox``, and ``inbound``, which takes in bounces and replies over SMTP there
+    and without a port nowhere. senders: processes that send normal mail.
     settings: POSTROAD_* variables that go before the stack's own.
-=======
-    senders: processes that send normal mail. settings: POSTROAD_* variables that go before the stack's own.
->>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
     Raises StackError, StartError and ServiceMissingError where it cannot start.
     """
     report = _reporter()
     with Directory(directory) as held, Supervisor(report) as supervisor:
-<<<<<<< HEAD
-        stack = Stack(held, {"api": port, "inbox": inbox_port, "inbound": inbound_port}, report, settings)
-=======
-        stack = Stack(held, {"api": port, "inbox": inbox_port}, report, settings, senders)
->>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
+        stack = Stack(held, ports, report, settings, senders)
         try:
             _start(stack, supervisor, with_receiver=demo)
             return 0 if supervisor.stopping else _serve(stack, supervisor, demo=demo, once=once)

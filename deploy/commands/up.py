@@ -13,14 +13,7 @@ import click
 @click.option(
     "--inbox-port", type=click.IntRange(1, 65535), help="SMTP port of the inbox. [default: 2525, or a free one]"
 )
-<<<<<<< HEAD
 @click.option("--inbound-port", type=click.IntRange(1, 65535), help="Take in bounces and replies over SMTP here.")
-@click.option("--no-demo", is_flag=True, help="Send no demo mail.")
-@click.option("--once", is_flag=True, help="End after the demo; exit 0 if no mail was lost or sent twice.")
-def up(
-    data: Path, port: int | None, inbox_port: int | None, inbound_port: int | None, no_demo: bool, once: bool
-) -> None:
-=======
 @click.option(
     "--senders",
     type=click.IntRange(1, 256),
@@ -28,8 +21,15 @@ def up(
 )
 @click.option("--no-demo", is_flag=True, help="Send no demo mail.")
 @click.option("--once", is_flag=True, help="End after the demo; exit 0 if no mail was lost or sent twice.")
-def up(data: Path, port: int | None, inbox_port: int | None, senders: int | None, no_demo: bool, once: bool) -> None:
->>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
+def up(
+    data: Path,
+    port: int | None,
+    inbox_port: int | None,
+    inbound_port: int | None,
+    senders: int | None,
+    no_demo: bool,
+    once: bool,
+) -> None:
     """Run everything here: PostgreSQL, Redis, API, workers, beat, a local inbox, and a demo."""
     from deploy import up as stack
     from deploy.directory import StackError
@@ -39,11 +39,7 @@ def up(data: Path, port: int | None, inbox_port: int | None, senders: int | None
     if once and no_demo:
         raise click.UsageError("--once runs the demo; it cannot be combined with --no-demo.")
     try:
-<<<<<<< HEAD
-        code = stack.up(data, port=port, inbox_port=inbox_port, inbound_port=inbound_port, demo=not no_demo, once=once)
-        sys.exit(code)
-=======
-        sys.exit(stack.up(data, port=port, inbox_port=inbox_port, demo=not no_demo, once=once, senders=senders))
->>>>>>> 2d4145d (bench: a million mails, fairness, writes, senders)
+        ports = {"api": port, "inbox": inbox_port, "inbound": inbound_port}
+        sys.exit(stack.up(data, ports=ports, senders=senders, demo=not no_demo, once=once))
     except (StackError, StartError, ServiceMissingError) as error:
         raise click.ClickException(str(error)) from error

@@ -23,7 +23,7 @@ def settings(directory: Path, database_port: int, redis_port: int) -> dict[str, 
 def main(directory: Path, database_port: int, redis_port: int) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     between = settings(directory, database_port, redis_port)
-    return up(directory, port=None, inbox_port=None, demo=False, once=False, settings=between)
+    return up(directory, demo=False, once=False, settings=between)
 
 
 if __name__ == "__main__":
