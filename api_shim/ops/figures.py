@@ -18,8 +18,8 @@ from worker.queues import COUNTS, Depths, queue_depths
 
 TITLES = dict(zip(QUEUES, ("High priority", "Normal priority", "Follow-up", "Webhooks"), strict=True))
 
-PROMISES = dict(zip(QUEUES, (30.0, 900.0, 60.0, 300.0), strict=True))
-"""Seconds after which the oldest due work of a queue is late."""
+PROMISES = dict(zip(QUEUES, (30.0, 3600.0, 300.0, 900.0), strict=True))
+"""Seconds after which the oldest due work of a queue is late; the alert rules say the same."""
 OPEN = ("ready", "scheduled", "uncertain", "in_flight")
 """Counts that add up to what is not finished; the others are parts of these, or the past."""
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -208,6 +209,16 @@ def test_a_queue_clears_in_its_depth_by_the_surplus(ready: int, came: float, wen
 @pytest.mark.parametrize(("oldest", "said"), [(0.0, "kept, 30 s"), (30.0, "kept, 30 s"), (31.0, "broken, 30 s")])
 def test_a_promise_is_broken_by_work_that_is_too_old(oldest: float, said: str) -> None:
     assert figures.promise("send.high", {"oldest_age_seconds": oldest}) == said
+
+
+def test_the_alert_rules_ring_when_a_promise_is_broken() -> None:
+    rules = (Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml").read_text()
+    series = (
+        r'queue_oldest_age_seconds\{lane="send.high"\}', r'queue_oldest_age_seconds\{lane="send.normal"\}',
+        "followup_lag_seconds", "webhook_oldest_age_seconds",
+    )  # fmt: skip
+    found = [re.search(rf"max\(postroad_{name}\) > (\d+)", rules) for name in series]
+    assert [float(one[1]) for one in found if one] == list(figures.PROMISES.values())
 
 
 def test_the_charts_show_the_window_that_is_asked_for(session: Session) -> None:
