@@ -24,12 +24,13 @@ up: $(VENV)/.runs ## Start everything here and send demo mail; ARGS="--no-demo -
 test: $(VENV)/.tests check ## Run every check and every test; ARGS="-k word" passes options to pytest
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versions
+check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versions, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PIP) check
+	$(BIN)/python -m tests.dependency_audit
 
 bench: $(VENV)/.runs ## Measure how fast this machine sends; ARGS="--mails 20000" passes options
 	@exec $(BIN)/postroad bench $(ARGS)
