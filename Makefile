@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--custom-compile-command "make lock" pyproject.toml -
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench lock clean
+.PHONY: help up test check bench chaos lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versio
 
 bench: $(VENV)/.runs ## Measure how fast this machine sends; ARGS="--mails 20000" passes options
 	@exec $(BIN)/postroad bench $(ARGS)
+
+chaos: $(VENV)/.tests ## Break everything while mail flows, and count what was lost or doubled (about 20 minutes)
+	@CHAOS=long exec $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

@@ -29,6 +29,7 @@ from models.event import WIRE_NAMES
 from models.message import OPEN, TRANSITIONS, State
 from providers import ADAPTERS, CONFIRMS_DELIVERY, adapter
 from providers.base import Provider
+from worker.faults import POINTS
 from worker.series import SERIES, Series
 from worker.settings import Settings
 
@@ -247,6 +248,11 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("``", "`").replace("|", "\\|").split())
 
 
+def faults() -> str:
+    """Every fault point and what is true there."""
+    return _table(("Point", "There"), [(f"`{name}`", there) for name, there in POINTS.items()])
+
+
 REGIONS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "settings": settings,
@@ -258,6 +264,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "contract": contract,
     "metrics": metrics,
     "commands": commands,
+    "faults": faults,
 }
 """Name of a region and what writes it."""
 
