@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from models.content import SendSettings
 from models.mailer import Mailer
 from models.message import OPEN, Message, Priority, Submission
-from worker.bell import SEND_QUEUES
+from worker.bell import FOLLOWUP_QUEUE, SEND_QUEUES
 from worker.circuits import Circuits
 from worker.liveness import beat_silence
 from worker.mailers import caps_in_force
@@ -85,6 +85,7 @@ class Facts:
     submission: Submission
     mailer: Mailer
     queue: str
+    """The one whose workers are next: of its priority, or the follow-up's."""
     campaign: str
     """Status of its campaign, or ``active``."""
     paused: Pause | None
@@ -106,8 +107,8 @@ def read(session: Session, message: Message, pace: Pace, client: redis.Redis) ->
     moment = session.execute(_MOMENT).one()
     mailer = session.get_one(Mailer, message.mailer_id)
     submission = session.get_one(Submission, message.submission_id)
-    queue = SEND_QUEUES[Priority(message.priority)]
     is_open = message.state in OPEN
+    queue = SEND_QUEUES[Priority(message.priority)] if is_open else FOLLOWUP_QUEUE
     limits, circuit_open, away = _redis(mailer, pace, client) if is_open else ((), False, False)
     return Facts(
         now=moment.now,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from api_shim.explain.cause import Cause, Why
 from api_shim.explain.facts import Facts
+from api_shim.explain.stopped import no_worker, queue_paused
 from api_shim.ops import words
 from models.message import State
 from providers import CONFIRMS_DELIVERY
@@ -15,6 +16,7 @@ def causes_of_the_end(facts: Facts) -> Iterator[Cause]:
     yield OUTCOMES[State(facts.message.state)](facts)
     if facts.followup is not None:
         yield _followup(facts)
+        yield from filter(None, (queue_paused(facts), no_worker(facts)))
 
 
 def _followup(facts: Facts) -> Cause:

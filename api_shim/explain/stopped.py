@@ -46,7 +46,7 @@ def _mailer(facts: Facts) -> Cause | None:
     return None
 
 
-def _queue_paused(facts: Facts) -> Cause | None:
+def queue_paused(facts: Facts) -> Cause | None:
     if facts.paused is None:
         return None
     said = f": {facts.paused.reason}" if facts.paused.reason else ""
@@ -79,7 +79,7 @@ def _campaign(facts: Facts) -> Cause | None:
     )
 
 
-def _no_worker(facts: Facts) -> Cause | None:
+def no_worker(facts: Facts) -> Cause | None:
     if facts.workers:
         return None
     return Cause(
@@ -123,6 +123,6 @@ def _broker_away(facts: Facts) -> Cause | None:
 
 
 STOPPED: Sequence[Rule] = (
-    database_recovering, _mailer, _queue_paused, _campaign, _no_worker, _broker_away, _beat_silent,
+    database_recovering, _mailer, queue_paused, _campaign, no_worker, _broker_away, _beat_silent,
 )  # fmt: skip
 """The rules, in the order in which they matter."""

@@ -290,6 +290,16 @@ def test_a_sent_mail_without_a_log_row_says_what_the_followup_does(
     assert ("disk full" in causes[1]["what"]) == bool(tries)
 
 
+def test_a_followup_that_stands_still_is_a_cause_too(scene: Scene, client: TestClient) -> None:
+    scene.outbox(0)
+    scene.sql("insert into queue_pause (queue) values ('followup')")
+    scene.sql("delete from worker_heartbeat")
+    found = client.get(f"/v1/messages/{scene.id}/explain").json()
+    codes = [cause["code"] for cause in found["causes"]]
+    assert codes == [Why.ACCEPTED, Why.FOLLOWUP_OPEN, Why.QUEUE_PAUSED, Why.NO_WORKER]
+    assert "queue followup has been paused" in found["causes"][2]["what"]
+
+
 def test_all_that_holds_a_message_back_is_named_at_once(scene: Scene, client: TestClient) -> None:
     scene.mailer(status="paused", throttled_until=_ahead(minutes=1))
     scene.sql("delete from worker_heartbeat")
