@@ -60,6 +60,8 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    sessions_from: Mapped[datetime | None]
+    """Sessions at the dashboard that began earlier have ended: somebody logged out."""
     created_at: Mapped[Created]
 
 

@@ -17,7 +17,7 @@ from api_shim.ops.pages import (
     sentence,
     templates,
 )
-from api_shim.ops.session import COOKIE, PATH, READ, csrf_is_right, start_session
+from api_shim.ops.session import COOKIE, PATH, READ, csrf_is_right, end_sessions, start_session
 
 
 def form(request: Request) -> Response:
@@ -52,13 +52,23 @@ def _enter(request: Request, key: str, target: str) -> Response:
 
 
 async def leave(request: Request) -> Response:
-    """``POST /ops/logout``: forgets the session; works for read-only keys too."""
+    """``POST /ops/logout``: ends the sessions of the key; works for read-only keys too."""
     fields = await read_form(request)
     if from_elsewhere(request) or not csrf_is_right(request, fields.get("csrf", ""), services(request).peppers):
         return problem(csrf_fault())
+    try:
+        await run_in_threadpool(_end_sessions, request)
+    except UNAVAILABLE:
+        return problem(unavailable())
     response = RedirectResponse(f"{PATH}/login", 303, headers=HEADERS)
     response.delete_cookie(COOKIE, path=PATH)
     return response
+
+
+def _end_sessions(request: Request) -> None:
+    held = services(request)
+    with held.sessions() as session:
+        end_sessions(request, session, held.peppers)
 
 
 def _page(request: Request, target: str, fault: str = "", status: int = 200) -> Response:

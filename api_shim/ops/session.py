@@ -10,9 +10,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,7 +45,7 @@ class Operator:
 
 def start_session(request: Request, response: Response, key_id: UUID, keys: Sequence[str]) -> None:
     """Sets the cookie of a session that begins now."""
-    expires = int(time.time()) + HOURS * 3600
+    expires = time.time_ns() // 1_000_000 + HOURS * 3_600_000
     content = f"{key_id.hex}.{expires}.{secrets.token_urlsafe(12)}"
     value = f"{content}.{sign(keys[0], 'session', content)}"
     set_cookie(request, response, COOKIE, value, HOURS * 3600)
@@ -60,14 +61,21 @@ def set_cookie(request: Request, response: Response, name: str, value: str, seco
 def current_operator(request: Request, session: Session, keys: Sequence[str]) -> Operator | None:
     """Who the request's cookie stands for; None where nobody is logged in, or not any more."""
     cookie = request.cookies.get(COOKIE, "")
-    key_id = _read(cookie, keys)
-    key = session.get(ApiKey, key_id) if key_id else None
-    if key is None or not _holds(key):
+    read = _read(cookie, keys)
+    key = session.get(ApiKey, read[0]) if read else None
+    if key is None or read is None or not _holds(key) or (key.sessions_from and read[1] <= key.sessions_from):
         return None
     workspace = session.get_one(Workspace, key.workspace_id)
     caller = caller_of(key)
     csrf = sign(keys[0], "csrf", cookie)
     return Operator(caller=caller, key_name=key.name, workspace=workspace.name, csrf=csrf)
+
+
+def end_sessions(request: Request, session: Session, keys: Sequence[str]) -> None:
+    """Ends the request's session, and every other that began with its key until now. Commits."""
+    if read := _read(request.cookies.get(COOKIE, ""), keys):
+        session.execute(update(ApiKey).where(ApiKey.id == read[0]).values(sessions_from=datetime.now(UTC)))
+        session.commit()
 
 
 def csrf_is_right(request: Request, given: str, keys: Sequence[str]) -> bool:
@@ -89,13 +97,14 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def _read(cookie: str, keys: Sequence[str]) -> UUID | None:
-    """The key id in a cookie of ours that has not ended."""
+def _read(cookie: str, keys: Sequence[str]) -> tuple[UUID, datetime] | None:
+    """The key id in a cookie of ours that has not expired, and when its session began."""
     content, _, signature = cookie.rpartition(".")
     if not content or not signed(keys, "session", content, signature):
         return None
     key_id, expires, _ = content.split(".")
-    return UUID(key_id) if int(expires) > time.time() else None
+    end = datetime.fromtimestamp(int(expires) / 1000, UTC)
+    return (UUID(key_id), end - timedelta(hours=HOURS)) if end > datetime.now(UTC) else None
 
 
 def _holds(key: ApiKey) -> bool:

@@ -120,7 +120,7 @@ def test_a_key_that_loses_its_right_ends_the_session_at_once(
 
 
 def _cookie(services: Services, tenant: Tenant, expires: float, key: str | None = None) -> str:
-    content = f"{tenant.key_id.hex}.{int(expires)}.nonce"
+    content = f"{tenant.key_id.hex}.{int(expires * 1000)}.nonce"
     return f"{content}.{sign(key or services.peppers[0], 'session', content)}"
 
 
@@ -144,6 +144,14 @@ def test_logging_out_forgets_the_session(operator: Browser) -> None:
     answer = operator.post("/ops/logout", csrf=operator.token())
     assert answer.headers["location"] == "/ops/login"
     assert operator.get("/ops").status_code == 303
+
+
+def test_after_logging_out_a_cookie_that_was_copied_before_opens_nothing(operator: Browser, tenant: Tenant) -> None:
+    copied = operator.client.cookies[COOKIE]
+    operator.post("/ops/logout", csrf=operator.token())
+    assert operator.get("/ops/stuck", Cookie=f"{COOKIE}={copied}").status_code == 303
+    operator.log_in(tenant.key)
+    assert operator.get("/ops/stuck").status_code == 200
 
 
 def test_a_form_without_the_sessions_token_does_nothing(operator: Browser, session: Session, tenant: Tenant) -> None:
