@@ -97,6 +97,25 @@ def test(remote: Remote, output: Output, id_: str) -> None:
 @mailer.command()
 @click.argument("id_", metavar="ID")
 @verb
+def connect(remote: Remote, output: Output, id_: str) -> None:
+    """Print the address at which the mailbox's owner consents; good for ten minutes. On a terminal it is opened."""
+    answer = remote.post(path_of("mailers", id_, "connect"))
+    output.one(answer)
+    if output.human:
+        click.launch(answer["authorization_url"])
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@verb
+def budget(remote: Remote, output: Output, id_: str) -> None:
+    """Show what a mailer may still send, and how fast."""
+    output.one(remote.get(path_of("mailers", id_, "budget")))
+
+
+@mailer.command()
+@click.argument("id_", metavar="ID")
+@verb
 def pause(remote: Remote, output: Output, id_: str) -> None:
     """Let its mail wait."""
     output.one(remote.post(path_of("mailers", id_, "pause")))

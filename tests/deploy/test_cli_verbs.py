@@ -295,6 +295,18 @@ def test_mailers_are_made_tested_paused_and_deleted(postroad: Call, stack: Stack
     assert made["id"] not in [row["id"] for row in postroad("mailer", "list").json["data"]]
 
 
+def test_a_mailbox_is_connected_in_a_browser_and_its_limits_are_shown(postroad: Call) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    made = postroad(
+        "mailer", "add", "gmail", "--from", "me@shell.test", "--base-url", nowhere, "--per-second", "3",
+        "--credential", "client_id=c", "--credential", "client_secret=s", "--credential", "refresh_token=r",
+    ).json  # fmt: skip
+    assert postroad("mailer", "connect", made["id"]).json["authorization_url"].startswith("http")
+    limits = {limit["name"]: limit["limit"] for limit in postroad("mailer", "budget", made["id"]).json["limits"]}
+    assert limits["per_second"] == 3
+    postroad("mailer", "delete", made["id"], "--yes")
+
+
 def test_a_mailer_that_cannot_connect_fails_its_test(postroad: Call) -> None:
     made = postroad(
         "mailer", "add", "smtp", "--domain", "shell.test", "--credential", "host=127.0.0.1",

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.stack
 
 MAILS = 360
 PER_SECOND = 60
-ASKED_EVERY = 45
+ASKED_EVERY = 30
 """One in so many is asked about."""
-ASK_SECONDS = 1.0
+ASK_SECONDS = 0.5
 LEAST_SECONDS = 1.5
 """What is nearer than this is sent before anybody could have used the forecast."""
 
@@ -73,5 +73,5 @@ def errors(client: Client, mailer_id: str, mails: int) -> list[float]:
 
 def test_a_paced_backlog_is_forecast_within_a_fifth(client: Client, paced: str) -> None:
     found = errors(client, paced, MAILS)
-    assert len(found) >= 10
+    assert len(found) >= 6
     assert statistics.median(found) <= 0.20, sorted(found)
