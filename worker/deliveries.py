@@ -84,8 +84,8 @@ _DISABLE = text("""
 
 def claim(db: Connection, endpoint: UUID, limit: int, lease: timedelta) -> list[Delivery]:
     """Takes due deliveries in hand and returns them oldest first. Rows in another worker's hand are skipped."""
-    rows = db.execute(_CLAIM, {"endpoint": endpoint, "limit": limit, "lease": lease}).mappings()
-    return sorted((Delivery(**row) for row in rows), key=lambda delivery: (delivery.created_at, delivery.id))
+    rows = db.execute(_CLAIM, {"endpoint": endpoint, "limit": limit, "lease": lease})
+    return sorted((Delivery._make(row) for row in rows), key=lambda delivery: (delivery.created_at, delivery.id))
 
 
 def claim_in_order(

@@ -53,7 +53,7 @@ DISABLE_AFTER_AT_LEAST = timedelta(hours=12)
 """No endpoint is disabled for failing a shorter time than this."""
 SINGLES = 256
 """Deliveries claimed for one turn where each is a request. With arrays: BATCHES requests, BATCHED deliveries at most"""
-BATCHES = 16
+BATCHES = 40
 BATCHED = 4096
 
 Facts = Mapping[UUID, RowMapping]
@@ -304,8 +304,9 @@ def _array(chunk: tuple[Delivery, ...], facts: Facts) -> Parcel:
     The id of the first delivery would not do for the whole: a receiver that has seen it would take a different array
     that begins with the same event for a repetition, and lose the rest.
     """
-    items = [{**body(facts[each.event_id]), "webhook_id": str(each.id)} for each in chunk]
-    name = chunk[0].id if len(chunk) == 1 else uuid.uuid5(chunk[0].id, " ".join(str(each.id) for each in chunk))
+    ids = [str(each.id) for each in chunk]
+    items = [{**body(facts[each.event_id]), "webhook_id": id_} for each, id_ in zip(chunk, ids, strict=True)]
+    name = chunk[0].id if len(chunk) == 1 else uuid.uuid5(chunk[0].id, " ".join(ids))
     return _parcel(name, chunk, items, facts)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from worker.postman import Answer
@@ -21,9 +22,8 @@ REPORT_SECONDS = 0.5
 GONE = 410
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A claimed row of `models.webhook.WebhookDelivery`."""
+class Delivery(NamedTuple):
+    """A claimed row of `models.webhook.WebhookDelivery`. Thousands are made a second, which a tuple is cheapest at."""
 
     id: UUID
     token: int

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import RowMapping, Select, select, type_coerce
+from sqlalchemy.types import NullType
 
 from models.base import ulid
 from models.event import WIRE_NAMES, Event, EventType
@@ -19,7 +20,7 @@ FACTS: Select[Any] = (
         Event.seq,
         Event.type,
         Event.state,
-        Event.recipients,
+        type_coerce(Event.recipients, NullType()).label("recipients"),  # a list already; SQLAlchemy would copy it
         Event.data,
         Event.at,
         Event.message_id,
