@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from api_shim.audit import audit
@@ -30,6 +30,7 @@ from api_shim.mailer_pools import foreign_sources, refused_relays, relays, unfit
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from models.access import User, Workspace
 from models.base import uuid7
+from models.imap import ImapMailbox
 from models.mailer import EmailConfig, Mailer, MailerStatus, OnUncertain
 from models.message import Lease, Message
 from providers import open_provider
@@ -128,6 +129,9 @@ def delete_mailer(id: UUID, session: SessionDep, caller: Writer) -> None:  # noq
         raise ApiError("CONFLICT", faults=[fault])
     row.deleted_at, row.sealed_credentials, row.user_id = datetime.now(UTC), b"", None
     row.is_default, row.status, row.hook_token = False, MailerStatus.PAUSED, secrets.token_urlsafe(24)
+    session.execute(
+        delete(ImapMailbox).where(ImapMailbox.workspace_id == caller.workspace_id, ImapMailbox.mailer_id == id)
+    )
     session.execute(update(EmailConfig).where(EmailConfig.mailer_id == id).values(mailer_id=None))
     others = update(Mailer).where(Mailer.workspace_id == caller.workspace_id, Mailer.fallback_id == id)
     session.execute(others.values(fallback_id=None))

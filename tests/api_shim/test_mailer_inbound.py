@@ -41,6 +41,13 @@ def test_a_mailbox_is_kept_sealed_and_its_login_never_comes_back(
     assert client.delete(f"/v1/mailers/{id_}/inbound/imap").status_code == 404
 
 
+def test_a_deleted_mailer_leaves_no_login_behind(client: TestClient, session: Session) -> None:
+    id_ = _mailer(client)
+    client.put(f"/v1/mailers/{id_}/inbound/imap", json=IMAP)
+    assert client.delete(f"/v1/mailers/{id_}").status_code == 204
+    assert session.scalars(select(ImapMailbox).where(ImapMailbox.mailer_id == id_)).all() == []
+
+
 def test_another_folder_is_read_from_its_own_beginning_and_a_new_password_goes_on(
     client: TestClient, session: Session
 ) -> None:
