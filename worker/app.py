@@ -1,12 +1,28 @@
 """The Celery application. Its messages are bells: small, repeatable, acknowledged early, of no value."""
 
-from typing import Any
+from typing import Any, Self
 
 from celery import Celery
-from kombu import Exchange, Queue
+from celery.app.amqp import AMQP
+from kombu import Connection, Exchange, Queue
 
 from worker.bell import QUEUES
 from worker.settings import Settings
+
+
+class ProbedConnection(Connection):
+    """Asks every second or two whether the broker is back, however long it was away; kombu's own waits grow to 30 s."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Self:
+        waits = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 1.5}
+        super().ensure_connection(*args, **waits | options)
+        return self
+
+
+class ProbedBroker(AMQP):
+    """Celery's way to the broker, over such connections."""
+
+    Connection = ProbedConnection
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -15,7 +31,7 @@ def celery_app(settings: Settings) -> Celery:
     No results, no ETA, no retries by Celery: what must not be lost is a row. Timeouts bound what a hanging broker can
     cost.
     """
-    app = Celery("postroad", broker=settings.broker, include=["worker.tasks"])
+    app = Celery("postroad", broker=settings.broker, amqp=ProbedBroker, include=["worker.tasks"])
     app.conf.update(
         # Each with an exchange of its own: queues that share one and its key would each get a copy of every bell.
         task_queues=[Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES],

@@ -12,7 +12,7 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.stack
 
 MAILS = 5_000 if LONG else 500
-AWAY_SECONDS = 30.0 if LONG else 2.0
+AWAY_SECONDS = 20.0 if LONG else 2.0
 
 
 def test_r8_a_flushed_redis_costs_two_seconds(world: World) -> None:
@@ -73,7 +73,7 @@ def send_for(seconds: float, world: World, scenario: Scenario) -> list[float]:
 
 
 def test_r7_restarts_of_redis_under_load_end_no_worker(world: World) -> None:
-    restarts = 30 if LONG else 3
+    restarts = 15 if LONG else 3
     with world.scenario("R7", f"Redis restarted {restarts} times while mail flows") as scenario:
         workers = {name: world.pid(name) for name in world.stack.json["pids"]["workers"]}
         for number in range(restarts):

@@ -19,7 +19,7 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.stack
 
 MAILS = 10_000 if LONG else 300
-AWAY_SECONDS = 30.0 if LONG else 2.0
+AWAY_SECONDS = 20.0 if LONG else 2.0
 
 
 def knock(world: World, scenario: Scenario, seconds: float) -> list[int]:

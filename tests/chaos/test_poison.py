@@ -10,10 +10,7 @@ NEIGHBOURS = 60
 
 
 SHORT = [("crash", "a mail that makes its worker segfault")]
-MORE = [
-    ("kill", "a mail that eats all memory (SIGKILL)"),
-    ("spin", "a mail with an endless regular expression"),
-]
+MORE = [("kill", "a mail that eats all memory (SIGKILL)")]
 
 
 @pytest.mark.parametrize(("action", "broken"), SHORT + MORE if LONG else SHORT)
