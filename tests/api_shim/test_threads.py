@@ -230,7 +230,7 @@ def test_a39_a_conversation_is_read_in_order_from_both_sides(
     assert "attachments" not in mails[0]
 
 
-def test_a_file_that_came_with_a_mail_is_downloaded_and_never_shown(
+def test_a39_a_file_that_came_with_a_mail_is_downloaded_and_never_shown(
     client: TestClient, other: TestClient, session: Session, tenant: Tenant
 ) -> None:
     data = b"<script>alert(1)</script>"

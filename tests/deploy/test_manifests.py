@@ -205,6 +205,7 @@ def test_systemd_understands_every_line_of_the_units(units: Path) -> None:
         "postroad.target",
         "postroad-api.service",
         "postroad-beat.service",
+        "postroad-inbound.service",
         "postroad-migrate.service",
         "postroad-worker@send.high.service",
     ]

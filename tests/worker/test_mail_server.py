@@ -260,7 +260,7 @@ def test_a_report_on_another_workspaces_mail_is_only_a_mail(
     stranger.close()
 
 
-def test_an_answer_joins_its_thread_and_an_automatic_one_is_flagged_and_no_reply(
+def test_a51_an_answer_joins_its_thread_and_an_automatic_one_is_flagged_and_no_reply(
     office: Office, server: smtplib.SMTP
 ) -> None:
     accepted = office.sent(links=office.contact)
