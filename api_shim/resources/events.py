@@ -1,15 +1,17 @@
 """``/v1/events``: everything that happened in the workspace, in order and without gaps, to be read for ever."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from sqlalchemy import ColumnElement
+from pydantic import Field
+from sqlalchemy import ColumnElement, select
 
 from api_shim.auth import Caller
 from api_shim.errors import ApiError, Fault
 from api_shim.http import SessionDep, caller_with
 from api_shim.pages import DEFAULT_LIMIT, Limit
+from models.access import Workspace
 from models.base import from_ulid
 from models.event import WIRE_NAMES, Event, EventType
 from worker.wire import FACTS, body
@@ -29,7 +31,8 @@ def list_events(
     session: SessionDep,
     caller: Reader,
     after: Annotated[
-        int, Query(ge=0, le=LARGEST_CURSOR, description="next_cursor of the answer before; 0 begins at the beginning.")
+        Annotated[int, Field(ge=0, le=LARGEST_CURSOR)] | Literal["latest"],
+        Query(description="next_cursor of the answer before; 0 begins at the beginning, latest with what comes next."),
     ] = 0,
     type: Annotated[  # noqa: A002 -- the parameter's name
         str | None, Query(max_length=50, description="MAIL_DELIVERED or delivered, and so on.")
@@ -44,6 +47,9 @@ def list_events(
     client that polls misses nothing. Cursors count up without gaps.
     """
     conditions = [*_of_type(type), *_of_submission(ref_id)]
+    if after == "latest":
+        newest = select(Workspace.event_cursor).where(Workspace.id == caller.workspace_id)
+        return {"data": [], "next_cursor": str(session.scalar(newest))}
     if message_id is not None:
         conditions.append(Event.message_id == message_id)
     query = FACTS.where(Event.workspace_id == caller.workspace_id, Event.cursor > after, *conditions)

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from deploy.commands.listen import listen
 from deploy.commands.moment import Moment
 from deploy.commands.output import Output, confirm, yes
 from deploy.commands.remote import Remote, paged, path_of, verb
@@ -12,6 +13,9 @@ from deploy.commands.remote import Remote, paged, path_of, verb
 @click.group()
 def webhook() -> None:
     """Look after the endpoints that events are delivered to."""
+
+
+webhook.add_command(listen)
 
 
 @webhook.command("list")
@@ -27,6 +31,7 @@ def list_(remote: Remote, output: Output, **query: Any) -> None:
 @click.option("--event", "events", multiple=True, help="MAIL_BOUNCED and so on. [default: all]")
 @click.option("--campaign", "campaign_id", help="Events of this campaign only.")
 @click.option("--max-batch", type=click.IntRange(1), default=1, show_default=True, help="Events in one request.")
+@click.option("--max-per-second", type=click.IntRange(1), help="Requests in a second. [default: as fast as it answers]")
 @verb
 def add(remote: Remote, output: Output, address: str, events: tuple[str, ...], **more: Any) -> None:
     """Add an endpoint; its signing secret is shown this once."""

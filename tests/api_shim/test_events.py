@@ -54,6 +54,17 @@ def test_a_client_that_polls_sees_every_event_once_and_in_order(
     assert [event["event"] for event in answer["data"]] == ["MAIL_BOUNCED"]
 
 
+def test_latest_begins_with_what_comes_next(
+    client: TestClient, tenant: Tenant, session: Session, mail: Accepted
+) -> None:
+    append(session, tenant, mail, EventType.DELIVERED)
+    begin = client.get("/v1/events", params={"after": "latest"}).json()
+    assert begin == {"data": [], "next_cursor": "1"}
+    append(session, tenant, mail, EventType.OPENED)
+    (event,) = client.get("/v1/events", params={"after": begin["next_cursor"]}).json()["data"]
+    assert event["event"] == "MAIL_OPENED"
+
+
 def test_an_event_is_shown_as_webhooks_carry_it(
     client: TestClient, tenant: Tenant, session: Session, mail: Accepted
 ) -> None:
