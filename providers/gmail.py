@@ -37,6 +37,7 @@ from providers.gmail_inbox import GmailInbox
 from providers.gmail_push import PushGate
 from providers.gmail_recipients import REF_HEADER, addressed
 from providers.gmail_service import CallFailed, GmailService
+from providers.http import fields_of, objects_in
 
 SEARCH_DEPTH = 200
 """How many of the newest sent mails and drafts a search reads at most."""
@@ -205,9 +206,9 @@ class Gmail(Provider):
                 return LookupAnswer(
                     answer=Lookup.ACCEPTED,
                     detail="found among the sent mails",
-                    provider_message_id=sent["id"],
+                    provider_message_id=_id(sent),
                     provider_thread_id=sent.get("threadId"),
-                    rfc_message_id=self._real_message_id(sent["id"]),
+                    rfc_message_id=self._real_message_id(_id(sent)),
                 )
             if draft_id:
                 return LookupAnswer(answer=Lookup.CANNOT_TELL, detail="neither a draft nor among the sent mails")
@@ -224,7 +225,7 @@ class Gmail(Provider):
         """The message of a draft; None if there is no such draft."""
         request = self._service.users.drafts().get(userId="me", id=draft_id, format=form)
         try:
-            message: dict[str, Any] = self._service.call(request).get("message", {})
+            message = dict(fields_of(self._service.call(request).get("message")))
         except CallFailed as error:
             if error.status == 404:
                 return None
@@ -235,8 +236,8 @@ class Gmail(Provider):
         """The sent message with this reference, and whether all that could be it were read."""
         messages = self._service.users.messages()
         page = self._service.call(messages.list(userId="me", labelIds=["SENT"], maxResults=SEARCH_DEPTH))
-        for item in _in_time(page.get("messages", [])):
-            message = self._metadata(item["id"], REF_HEADER)
+        for item in _in_time(objects_in(page.get("messages"))):
+            message = self._metadata(str(item.get("id")), REF_HEADER)
             if _header_of(message, REF_HEADER) == ref:
                 return message, True
             if _older(message, ref):
@@ -245,8 +246,8 @@ class Gmail(Provider):
 
     def _find_draft(self, ref: str) -> str | None:
         page = self._service.call(self._service.users.drafts().list(userId="me", maxResults=SEARCH_DEPTH))
-        for item in _in_time(page.get("drafts", [])):
-            message = self._draft(str(item["id"]), "metadata")
+        for item in _in_time(objects_in(page.get("drafts"))):
+            message = self._draft(str(item.get("id")), "metadata")
             if message is None:  # sent or deleted since it was listed
                 continue
             if _header_of(message, REF_HEADER) == ref:
@@ -267,7 +268,7 @@ class Gmail(Provider):
                 is_default=bool(item.get("isDefault")),
                 usable=bool(item.get("isPrimary")) or item.get("verificationStatus") == "accepted",
             )
-            for item in found.get("sendAs", [])
+            for item in objects_in(found.get("sendAs"))
         ]
 
     def check(self) -> Outcome:
@@ -344,5 +345,5 @@ def _older(message: dict[str, Any], ref: str) -> bool:
 
 
 def _header_of(message: dict[str, Any], name: str) -> str | None:
-    headers = message.get("payload", {}).get("headers", [])
-    return next((item["value"] for item in headers if item["name"].lower() == name.lower()), None)
+    headers = objects_in(fields_of(message.get("payload")).get("headers"))
+    return next((str(item.get("value")) for item in headers if str(item.get("name")).lower() == name.lower()), None)

@@ -63,8 +63,17 @@ _STATUSES: dict[int, Result] = {
 """HTTP status -> result, where no reason says more. What is not here tells nothing about the mail."""
 _SCOPE_REASONS = {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT[\d:.]+Z)", re.IGNORECASE)
-_LIBRARY_FAULTS = (Error, GoogleAuthError, httplib2.HttpLib2Error, ValueError, KeyError, TypeError, AttributeError)
-"""The last four are how the library meets an answer that is no JSON, or JSON of another shape."""
+_LIBRARY_FAULTS = (
+    Error,
+    GoogleAuthError,
+    httplib2.HttpLib2Error,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+"""The last five are how the library meets an answer that is no JSON, or JSON of another shape."""
 
 
 class CallFailed(Exception):
@@ -206,7 +215,7 @@ def _failure(error: HttpError) -> CallFailed:
 def _error_object(content: bytes) -> dict[str, Any]:
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     found = body.get("error") if isinstance(body, dict) else None
     return found if isinstance(found, dict) else {}

@@ -74,12 +74,22 @@ class Answer:
         """The body's JSON value, or None if it is not JSON: a proxy's page, a cut answer."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property
     def retry_after(self) -> float | None:
         return retry_after(self.headers)
+
+
+def fields_of(value: Any) -> Mapping[str, Any]:
+    """A JSON object, or an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON array; none of anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -23,7 +23,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
-from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of, retry_after
+from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of, retry_after
 from providers.mailgun_hooks import hook_events, message_id_of, ref_of
 from providers.mailgun_inbox import MailgunInbox
 
@@ -183,7 +183,7 @@ def _text(answer: Answer) -> str:
 def _items(answer: Answer) -> list[dict[str, Any]] | None:
     value = answer.json()
     items = value.get("items") if answer.status == 200 and isinstance(value, dict) else None
-    return items if isinstance(items, list) else None
+    return objects_in(items) if isinstance(items, list) else None
 
 
 def _found(item: Mapping[str, Any]) -> LookupAnswer:

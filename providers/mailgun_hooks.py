@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from providers.base import BadSignature, HookRequest, ProviderEvent
+from providers.http import fields_of
 from providers.mailgun_inbox import is_form, read_form, received
 
 EVENTS: dict[tuple[str, str | None], str] = {
@@ -78,12 +79,12 @@ def _routed(request: HookRequest, signing_key: str) -> ProviderEvent:
 
 def ref_of(data: Mapping[str, Any]) -> str | None:
     """Our reference in one of Mailgun's events."""
-    return (data.get("user-variables") or {}).get("ref")
+    return fields_of(data.get("user-variables")).get("ref")
 
 
 def message_id_of(data: Mapping[str, Any]) -> str | None:
     """The Message-ID of an event's mail, with the brackets that Mailgun leaves out there."""
-    bare = ((data.get("message") or {}).get("headers") or {}).get("message-id")
+    bare = fields_of(fields_of(data.get("message")).get("headers")).get("message-id")
     return f"<{bare}>" if bare else None
 
 

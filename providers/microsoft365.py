@@ -30,7 +30,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
-from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of
+from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of
 from providers.microsoft365_errors import harmless, refused
 from providers.microsoft365_inbox import Microsoft365Inbox, notices
 from providers.microsoft365_message import (
@@ -129,7 +129,7 @@ class Microsoft365(Provider):
         first, later = split(email.fields.files)
         if later and email.draft_id == state.id:
             there = self._step("GET", f"{_path(state.id)}/attachments", params={"$select": "id"})
-            later = later[max(0, len(there.get("value") or ()) - len(first)) :]
+            later = later[max(0, len(objects_in(there.get("value"))) - len(first)) :]
         for file in later:
             if len(file.data) < SESSION_BYTES:
                 self._step("POST", f"{_path(state.id)}/attachments", json=attachment(file))
@@ -220,7 +220,7 @@ class Microsoft365(Provider):
     def _search(self, ref: str) -> list[_State]:
         wanted = f"singleValueExtendedProperties/Any(ep: ep/id eq '{REF_PROPERTY}' and ep/value eq '{ref}')"
         found = self._step("GET", "me/messages", params={"$filter": wanted, "$select": STATE_FIELDS, "$top": "10"})
-        return [_state(item) for item in found.get("value") or ()]
+        return [_state(item) for item in objects_in(found.get("value"))]
 
     def _step(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         """A call that sends no mail. Raises _Stopped unless it succeeds."""

@@ -67,7 +67,7 @@ _STATUSES: dict[int, Result] = {
 }
 """HTTP status -> result, where no ``ErrorCode`` says more. What is not here tells nothing about the mail."""
 
-_LIBRARY_FAULTS = (PostmarkerException, requests.RequestException, KeyError, TypeError, ValueError)
+_LIBRARY_FAULTS = (PostmarkerException, requests.RequestException, KeyError, TypeError, ValueError, RecursionError)
 """KeyError and TypeError are how postmarker 1.0 meets an error without ``ErrorCode``, ValueError a 200 without JSON."""
 _INACTIVE = re.compile(r"inactive addresses:\s*([^\n]+)", re.IGNORECASE)
 
@@ -168,7 +168,7 @@ class Postmark(Provider):
         if not isinstance(messages, list):
             return LookupAnswer(answer=Lookup.UNANSWERED, detail="the answer is no list of messages")
         for message in messages:
-            if isinstance(message, dict) and (message.get("Metadata") or {}).get("ref") == email.ref:
+            if isinstance(message, dict) and _ref(message) == email.ref:
                 return LookupAnswer(
                     answer=Lookup.ACCEPTED,
                     detail=str(message.get("Status", "")),
@@ -300,6 +300,12 @@ def _item_outcome(result: Any, email: OutboundEmail) -> Outcome:
     )
 
 
+def _ref(message: Mapping[str, Any]) -> Any:
+    """Our reference of a message that the search found."""
+    metadata = message.get("Metadata")
+    return metadata.get("ref") if isinstance(metadata, dict) else None
+
+
 def _code(body: Mapping[str, Any]) -> int:
     """Postmark's ``ErrorCode``; 0 where there is none."""
     code = body.get("ErrorCode")
@@ -329,7 +335,7 @@ def _error_outcome(response: requests.Response | None) -> Outcome:
         return Outcome(result=Result.UNCERTAIN, detail="the answer is not what Postmark's API answers")
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     known = body if isinstance(body, dict) else {}
     code = _code(known)

@@ -26,7 +26,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
-from providers.http import Answer, Api, NoAnswer, NotSent, outcome_of
+from providers.http import Answer, Api, NoAnswer, NotSent, fields_of, objects_in, outcome_of
 from providers.sparkpost_hooks import hook_events, ref_of
 
 ROOT = "https://api.sparkpost.com"
@@ -122,11 +122,11 @@ class SparkPost(Provider):
             value = answer.json()
             if answer.status != 200 or not isinstance(value, dict) or not isinstance(value.get("results"), list):
                 raise NoAnswer(_error(answer)[1])
-            yield value["results"]
-            following = (value.get("links") or {}).get("next")
+            yield objects_in(value["results"])
+            following = fields_of(value.get("links")).get("next")
             if not following:
                 return
-            query = {name: values[0] for name, values in parse_qs(urlsplit(following).query).items()}
+            query = {name: values[0] for name, values in parse_qs(urlsplit(str(following)).query).items()}
         raise LookupError(f"the recipient has more than {MAX_PAGES * PAGE} events")
 
     def check(self) -> Outcome:
@@ -203,7 +203,7 @@ def _outcome(answer: Answer, email: OutboundEmail) -> Outcome:
 def _rejected(results: Mapping[str, Any], recipients: Sequence[str]) -> dict[str, Outcome]:
     """Recipients that a partial acceptance names. It may only count them; then the detail of the whole tells."""
     rejected: dict[str, Outcome] = {}
-    for error in results.get("rcpt_to_errors") or ():
+    for error in objects_in(results.get("rcpt_to_errors")):
         text = f"{error.get('message', '')}: {error.get('description', '')}"
         outcome = Outcome(result=Result.PERMANENT, code=str(error.get("code")), detail=text[:500])
         words = {word.strip("'\"<>()[].,:;").casefold() for word in text.split()}
@@ -226,8 +226,8 @@ def _error(answer: Answer) -> tuple[str, str]:
     """Code and words of the first error."""
     value = answer.json()
     known = value if isinstance(value, dict) else {}
-    errors = known.get("errors") or (known.get("results") or {}).get("rcpt_to_errors") or []
-    if not isinstance(errors, list) or not errors or not isinstance(errors[0], dict):
+    errors = objects_in(known.get("errors")) or objects_in(fields_of(known.get("results")).get("rcpt_to_errors"))
+    if not errors:
         return "", answer.body.decode(errors="replace")[:500]
     words = (errors[0].get(name) for name in ("message", "description"))
     return str(errors[0].get("code") or ""), ": ".join(str(word) for word in words if word)[:500]

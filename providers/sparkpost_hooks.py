@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from providers.base import BadSignature, HookRequest, ProviderEvent
+from providers.http import fields_of
 
 EVENTS: dict[str, str] = {
     "injection": "accepted",
@@ -56,7 +57,7 @@ def hook_events(request: HookRequest, secret: str) -> list[ProviderEvent]:
 
 def ref_of(event: Mapping[str, Any]) -> str | None:
     """Our reference in one of SparkPost's events."""
-    return (event.get("rcpt_meta") or {}).get("ref")
+    return fields_of(event.get("rcpt_meta")).get("ref")
 
 
 def _check_secret(request: HookRequest, secret: str) -> None:

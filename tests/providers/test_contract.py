@@ -12,8 +12,9 @@ import pytest
 from models.event import EventType
 from providers import ADAPTERS, CONFIRMS_DELIVERY, adapter
 from providers.base import BadSignature, Fields, HookRequest, Lookup, Mailbox, OutboundEmail, Provider, Result
+from providers.emulators.http import Call, Reply
 from tests.providers.arrivals import Arrival, composed
-from tests.providers.benches import BENCHES, TOLD, Bench, Failure
+from tests.providers.benches import BENCHES, TOLD, Bench, Failure, HttpBench
 from tests.providers.samples import fields, file, mail
 
 
@@ -94,6 +95,40 @@ def test_a_lookup_says_yes_to_what_was_taken_and_no_to_what_never_came_or_that_i
     assert answers == (asked if can_ask else [Lookup.CANNOT_TELL] * 2)
 
 
+SHAPES: tuple[Any, ...] = (
+    None, [], {}, 7, "x", [[]], [None], [7], {"id": 7}, {"error": 7}, {"error": {"code": 7, "errors": 7, "details": [7]}},
+    {"errors": 7}, {"errors": [7]}, {"results": 7}, {"results": {"id": 7, "rcpt_to_errors": 7}}, {"results": {"id": "i",
+    "total_accepted_recipients": "x", "rcpt_to_errors": [7]}}, {"results": []}, {"results": [7], "links": 7},
+    {"items": 7}, {"items": [7]}, {"items": [{"user-variables": 7, "message": 7}]}, {"value": 7}, {"value": [7]},
+    {"messages": 7}, {"messages": [7]}, {"drafts": [7]}, {"message": 7, "id": []}, {"Messages": [7]},
+    {"Messages": [{"Metadata": 7}]}, [{"ErrorCode": "x", "Message": 7}], [{"ErrorCode": 0, "MessageID": 7}],
+    {"ErrorCode": [], "Message": {}}, b"\xff", b"{", b"[" * 20_000,
+)  # fmt: skip
+"""Answers that no provider's documentation has."""
+
+
+@pytest.mark.parametrize("status", [200, 202, 400, 503])
+def test_an_answer_of_any_shape_has_a_meaning_and_no_answer_is_believed_too_much(api_bench: Bench, status: int) -> None:
+    assert isinstance(api_bench, HttpBench)
+    honest = api_bench.emulator.answer
+    shapes = iter(SHAPES)
+    shape: list[Any] = []
+
+    def strange(call: Call) -> Reply:
+        reply = honest(call)
+        return reply if call.path.endswith("/token") else Reply(status, shape[0])
+
+    api_bench.emulator.answer = strange  # type: ignore[method-assign]
+    for shape[:] in ([one] for one in shapes):
+        email = mail()
+        [outcome] = api_bench.provider.send([email])
+        if outcome.result not in (Result.ACCEPTED, Result.UNCERTAIN) and status < 400:
+            assert api_bench.delivered(email) == 0
+        api_bench.provider.lookup(email)
+        api_bench.provider.lookup(replace(email, draft_id="d"))
+        assert api_bench.provider.check().result in Result
+
+
 def _later(seconds: float) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
@@ -121,7 +156,7 @@ def _later(seconds: float) -> str:
         "negative",
         "another number",
         "no year",
-    ],  # fmt: skip
+    ],
 )
 def test_the_wait_of_a_429_is_read_within_reason(
     api_bench: Bench, told: str | Callable[[], str], least: float | None, most: float | None
