@@ -28,6 +28,7 @@ LONGEST_VALUE = 16_384
 """Characters kept of one header."""
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n|\r\r")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _FIELD = re.compile(r"([\x21-\x39\x3b-\x7e]{1,76})[ \t]*:[ \t]*")
 _WORD = re.compile(r"=\?([\w!#$%&'*+.^`{|}~-]{1,60})\?([qQbB])\?([^?\r\n]{0,1000})\?=")
 _PARAMETER = re.compile(r";\s*([\w!#$&+.^`|~*%-]{1,60})\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^;\s\"]*)")
@@ -189,7 +190,7 @@ def fields(head: str) -> Iterator[tuple[str, str]]:
     """``Name: value`` lines, unfolded, names in lower case. Lines that are none are passed over."""
     name: str | None = None
     value: list[str] = []
-    for line in head.splitlines():
+    for line in _LINE_END.split(head):
         if line[:1] in (" ", "\t"):
             value.append(line.strip())
         elif match := _FIELD.match(line):
