@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from models.partition import first_id
 from worker import erasure_sql as sql
-from worker.vault import Vault
+from worker.vault import SecretUnreadable, Vault
 
 log = structlog.get_logger()
 
@@ -60,7 +60,11 @@ def erase_pending(engine: Engine, vault: Vault) -> int:
     with engine.connect() as found:
         pending = found.execute(sql.PENDING).all()
     for row in pending:
-        address = vault.open(erasure_purpose(row.id), bytes(row.sealed_address))["address"]
+        try:
+            address = vault.open(erasure_purpose(row.id), bytes(row.sealed_address))["address"]
+        except SecretUnreadable:
+            log.error("erasure_unreadable", erasure_id=str(row.id), next="waits for the key that sealed it")
+            continue
         person = Person(workspace_id=row.workspace_id, address=address)
         report, busy = erase(engine, person, contacts=row.with_contacts, suppressions=row.with_suppressions)
         with engine.begin() as connection:

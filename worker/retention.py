@@ -18,7 +18,6 @@ from models.partition import drop_parts, first_id, make_parts, partitioned
 from worker.erasure import erase_pending
 from worker.runtime import Runtime
 from worker.settings import Settings
-from worker.vault import SecretUnreadable
 
 log = structlog.get_logger()
 
@@ -145,7 +144,7 @@ def keep_until(runtime: Runtime, stop: threading.Event) -> None:
                 if gone := keep(runtime.engine, runtime.settings, datetime.now(UTC), stop):
                     log.info("retention_done", **gone)
                 next_keeping = time.monotonic() + EVERY_SECONDS
-        except (SQLAlchemyError, SecretUnreadable) as error:
+        except SQLAlchemyError as error:
             log.warning("retention_failed", error=type(error).__name__, next=f"again in {ERASURE_SECONDS:g} s")
         stop.wait(ERASURE_SECONDS)
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from providers.guard import Guard, parse_hosts
@@ -126,6 +126,15 @@ class Settings(BaseSettings):
         for entry in parse_hosts(value):
             ipaddress.ip_network(entry, strict=False)
         return value
+
+    @field_validator("retention_log_days")
+    @classmethod
+    def _log_outlives_mail(cls, log_days: int, given: ValidationInfo) -> int:
+        message_days = given.data.get("retention_message_days", 0)
+        if log_days and (message_days == 0 or message_days > log_days):
+            kept = f"{message_days} days" if message_days else "for ever"
+            raise ValueError(f"mails are kept {kept}, and the log must be kept as long as they are; raise it, or set 0")
+        return log_days
 
     @classmethod
     def from_env(cls) -> Self:

@@ -221,3 +221,13 @@ def test_the_suppression_stays_unless_it_is_to_go_too(house: House, client: Test
     ask(client, suppressions=True)
     erase_pending(house.runtime.engine, house.runtime.vault)
     assert client.get("/v1/suppressions", params={"address": GRACE}).json()["data"] == []
+
+
+def test_a_request_that_no_key_opens_holds_up_no_other(house: House, client: TestClient) -> None:
+    stuck = ask(client)
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update erasure set sealed_address = 'x' where id = :id"), {"id": stuck})
+    answer = client.post("/v1/erasures", json={"address": ADA})
+    erase_pending(house.runtime.engine, house.runtime.vault)
+    assert client.get(f"/v1/erasures/{answer.json()['id']}").json()["status"] == "done"
+    assert client.get(f"/v1/erasures/{stuck}").json()["status"] == "pending"

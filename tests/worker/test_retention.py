@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -18,6 +20,7 @@ from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
 from worker.events import NewEvent, append_events, unseen
 from worker.retention import keep
+from worker.settings import Settings
 
 NOW = datetime.now(UTC)
 PAPER = NewAttachment(field="attachments[0]", filename="a.pdf", content_type="application/pdf", data=b"%PDF-1.4")
@@ -91,6 +94,15 @@ def test_a_kind_without_an_end_is_kept_for_ever(house: House) -> None:
     settings = house.settings.model_copy(update={"retention_message_days": 0, "retention_log_days": 0})
     keep(house.runtime.engine, settings, NOW + timedelta(days=4000), threading.Event())
     assert counts(house, "message", "email_log", "event") == {"message": 1, "email_log": 1, "event": 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "log", "fine"), [(90, 400, True), (0, 0, True), (90, 0, True), (0, 400, False), (91, 90, False)]
+)
+def test_the_log_is_kept_as_long_as_the_mails_it_is_about(message: int, log: int, fine: bool) -> None:
+    values: dict[str, Any] = {"retention_message_days": message, "retention_log_days": log}
+    with nullcontext() if fine else pytest.raises(ValidationError, match="the log must be kept"):
+        Settings(database_url="postgresql://x", secret_keys="x", **values)
 
 
 def test_months_have_their_part_before_they_begin_and_lose_it_when_they_are_over(house: House) -> None:
