@@ -263,7 +263,7 @@ def test_inbound_mail_comes_as_it_is(sparkpost: SparkPostEmulator, adapter: Spar
     body = json.dumps([{"msys": {"relay_message": relayed}}]).encode()
     token = HookRequest(headers={"x-messagesystems-webhook-token": sparkpost.hook_secret}, query={}, body=body)
     [event] = adapter.parse_events(token)
-    assert (event.type, event.recipient, event.data["raw"]) == ("received", "in@demo.test", raw)
+    assert (event.type, event.recipient, event.data["raw"]) == ("received", "in@demo.test", raw.encode())
     assert adapter.parse_events(token)[0].natural_key == event.natural_key
 
 
