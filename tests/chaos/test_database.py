@@ -18,7 +18,7 @@ from tests.conftest import wait_until
 
 pytestmark = pytest.mark.stack
 
-MAILS = 10_000 if LONG else 300
+MAILS = 2_000 if LONG else 300
 AWAY_SECONDS = 20.0 if LONG else 2.0
 
 
