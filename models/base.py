@@ -40,14 +40,18 @@ class Base(DeclarativeBase):
 
 
 _VERSION_7 = 0x7 << 76 | 0x2 << 62
-_RANDOM_BITS = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+_RANDOM_BITS = (1 << 62) - 1
 
 
 def uuid7() -> UUID:
-    """A time-ordered UUID (RFC 9562 section 5.7): rows made together lie together in every index."""
-    millis = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    return UUID(int=(millis & 0xFFFFFFFFFFFF) << 80 | random & _RANDOM_BITS | _VERSION_7)
+    """A time-ordered UUID (RFC 9562 sections 5.7 and 6.2, method 3): rows made together lie together in every index.
+
+    The time is exact to a quarter of a microsecond, so what one process makes one after the other stays in order.
+    """
+    millis, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    random = int.from_bytes(os.urandom(8), "big")
+    return UUID(int=(millis & 0xFFFFFFFFFFFF) << 80 | fraction << 64 | _VERSION_7 | random & _RANDOM_BITS)
 
 
 def ulid(value: UUID) -> str:

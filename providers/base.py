@@ -46,6 +46,8 @@ class Outcome:
     """The provider's code: ``550 5.1.1``, ``422/406``."""
     retry_after: float | None = None
     """Seconds, where the provider said so."""
+    untried: bool = False
+    """With TRANSIENT: it was not begun, because of another mail on the same connection. No failure of its own."""
     provider_message_id: str | None = None
     rfc_message_id: str | None = None
     """The Message-ID as really sent, where the provider replaced ours and told us."""

@@ -190,7 +190,7 @@ class Session:
         self._answered = 0
         self._dot_at = None
         under_way: int | None = None
-        rest = Outcome(result=Result.TRANSIENT, detail="not attempted")
+        rest = Outcome(result=Result.TRANSIENT, detail="not attempted", untried=True)
         try:
             for under_way, mail, ahead in self._in_order(emails, outcomes):
                 self._transfer(under_way, mail, ahead, outcomes)
@@ -198,7 +198,7 @@ class Session:
             self.broken = True
             if self.mails and not self._answered and not lost.timed_out:
                 raise Stale from lost
-            rest = Outcome(result=Result.TRANSIENT, detail=f"not attempted: {lost}")
+            rest = Outcome(result=Result.TRANSIENT, detail=f"not attempted: {lost}", untried=under_way is not None)
             if under_way is not None:
                 outcomes.setdefault(under_way, self._fate(lost))
         except _Closing as closing:

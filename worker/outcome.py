@@ -42,7 +42,8 @@ MOVED = "moved"
 FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_thread_id", "outcomes", "reason")
 """Fields of a verdict with a provider's own words in them, which may hold what PostgreSQL does not take."""
 
-PUT_OFF = (Result.THROTTLED, Result.TRANSIENT, Result.ACCEPTED)
+UNTRIED = "untried"
+PUT_OFF = (Result.THROTTLED, Result.TRANSIENT, Result.ACCEPTED, UNTRIED)
 """Outcomes of attempts that left somebody for a later one. Refused credentials wait for a person, however long."""
 
 DECIDED = (Result.ACCEPTED, Result.PERMANENT)
@@ -138,6 +139,8 @@ def _go_on(message: Held, open_results: Sequence[Outcome], verdict: Verdict, pol
     if Result.THROTTLED in results:
         due_at = policy.now + timedelta(seconds=pause(max(waits, default=None)))
         return verdict._replace(state=State.QUEUED, due_at=due_at, reason=reason)
+    if all(one.untried for one in open_results):
+        return verdict._replace(state=State.QUEUED, due_at=policy.now, reason=reason)
     failures = 1 + sum(attempt["outcome"] in (Result.TRANSIENT, Result.ACCEPTED) for attempt in _since_retry(message))
     delay = policy.backoff.delay(failures)
     if delay is None:
@@ -255,7 +258,7 @@ def _one(outcome: Outcome) -> dict[str, str]:
 
 
 def _attempt(outcome: Outcome, at: datetime) -> dict[str, Any]:
-    return {"at": at.isoformat(), **_one(outcome)}
+    return {"at": at.isoformat(), **_one(outcome)} | ({"outcome": UNTRIED} if outcome.untried else {})
 
 
 # A slice's verdicts travel as one JSON array. A worker that comes back after its lease was ended may still report on

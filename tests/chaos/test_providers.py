@@ -47,7 +47,7 @@ def _short_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    return settings_for(database_url, redis_url, retry_seconds=",".join(["0.02"] * 400))
+    return settings_for(database_url, redis_url, retry_seconds=",".join(["0.02"] * 40))
 
 
 @pytest.mark.parametrize("provider", SIDES)

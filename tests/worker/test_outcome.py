@@ -110,6 +110,15 @@ def test_a_retry_by_hand_and_a_wait_for_credentials_do_not_count_as_being_put_of
         assert judge(held(attempts=earlier), outcome(Result.THROTTLED), POLICY).state is State.QUEUED
 
 
+def test_a_mail_that_another_one_kept_from_being_sent_goes_at_once_and_uses_up_no_attempt() -> None:
+    untried = outcome(Result.TRANSIENT, untried=True)
+    first = judge(held(), untried, POLICY)
+    assert (first.state, seconds_until(first)) == (State.QUEUED, 0)
+    assert first.attempt is not None
+    later = judge(held(attempts=(dict(first.attempt),) * 5), outcome(Result.TRANSIENT), POLICY)
+    assert (later.state, seconds_until(later)) == (State.QUEUED, 10)
+
+
 def test_retry_after_of_the_provider_wins_over_the_backoff() -> None:
     assert seconds_until(judge(held(), outcome(Result.THROTTLED, retry_after=7.0), POLICY)) == 7
     assert seconds_until(judge(held(), outcome(Result.TRANSIENT, retry_after=500.0), POLICY)) == 500
