@@ -50,7 +50,7 @@ class Person:
             "address": self.address,
             "pattern": pattern,
             "erased": ERASED,
-            "kept": ["evidence", "status", "is_bot"],
+            "kept": ["evidence", "status", "is_bot", "thread_id"],
         }
 
 

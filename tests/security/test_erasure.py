@@ -115,7 +115,11 @@ def live(house: House) -> None:
             workspace_id=house.workspace_id, type=EventType.BOUNCED, at=datetime.now(UTC), message_id=one.message_id,
             submission_id=one.submission_id, recipients=(GRACE,), data={"reason": f"550 <{GRACE}> rosebud"},
         )  # fmt: skip
-        append_events(connection, [bounce])
+        answer = NewEvent(
+            workspace_id=house.workspace_id, type=EventType.RECEIVED, at=datetime.now(UTC), recipients=("hello@demo.test",),
+            data={"from": f"Grace <{GRACE}>", "subject": "Re: Rosebud", "thread_id": str(one.thread_id)},
+        )  # fmt: skip
+        append_events(connection, [bounce, answer])
         answered = """update webhook_delivery set attempts = '[{"response": "rosebud"}]'
                       from event where event.id = event_id and :grace = any(recipients)"""
         connection.execute(text(answered), {"grace": GRACE})
@@ -160,6 +164,9 @@ def test_s14_a_person_is_nowhere_any_more_and_all_counts_are_what_they_were(hous
     assert figures(house) == before
     done = client.get(f"/v1/erasures/{id_}").json()
     assert done["status"] == "done"
+    events = client.get("/v1/events")
+    assert events.status_code == 200
+    assert not any(mark in events.text.lower() for mark in MARKS)
     assert (done["report"]["messages"], done["report"]["received"], done["report"]["files"]) == (3, 1, 1)
     actions = client.get(f"/v1/ops/audit?target={id_}").json()["data"]
     assert [entry["action"] for entry in actions] == ["erasure.asked"]
