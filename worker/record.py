@@ -34,6 +34,10 @@ RECORDED_CHANNEL = "postroad_recorded"
 
 BATCH = 1_000
 """Messages recorded in one transaction, about."""
+REPAIR_SECONDS = 5.0
+"""A task begins no further repair after so long."""
+TRUST_STEP = 4
+"""A repair after one that succeeded is 2 to this times as large."""
 LONGEST_WAIT_SECONDS = 10.0
 """A repair is tried at least this often, so that it follows the end of the trouble closely."""
 
@@ -45,6 +49,15 @@ class Outbox:
     message_ids: list[UUID]
     tries: int
     """The most that any of them was tried; above 0 the log had failed before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What became of one transaction of the follow-up."""
+
+    messages: int
+    go_on: bool
+    """It was a repair, and there may be more to repair."""
 
 
 # What has failed before is taken in ever smaller groups of its own kind, down to one message, so that one that can
@@ -59,7 +72,8 @@ _TAKE = text(f"""
         window by_age as (order by tries, id)
     )
     delete from followup f using due
-    where f.id = due.id and due.tries = due.kind and due.before < greatest(1, :batch >> 2 * least(due.tries, 10))
+    where f.id = due.id and due.tries = due.kind
+          and due.before < greatest(1, :batch >> greatest(0, 2 * least(due.tries, 10) - :trust))
     returning f.id, f.message_ids, f.tries
 """)  # noqa: S608 -- constants
 
@@ -155,17 +169,36 @@ _POSTPONE = text("""
 def record(runtime: Runtime) -> int:
     """Records what reached an outcome, about `BATCH` messages. Returns how many.
 
-    A failure of the log is written down and tried again by itself; any other database error is raised.
+    A failure of the log is written down and tried again by itself; any other database error is raised. A repair that
+    succeeds is followed by ever larger ones, so that a backlog of small groups is soon worked off.
+    """
+    recorded, trust = 0, 0
+    ends_at = time.monotonic() + REPAIR_SECONDS
+    while True:
+        group = _record_group(runtime, trust)
+        recorded += group.messages
+        if not group.go_on or time.monotonic() > ends_at:
+            return recorded
+        trust = trust + TRUST_STEP if group.messages else 0
+
+
+def _record_group(runtime: Runtime, trust: int) -> Group:
+    """trust: by how many halvings fewer than usual what had failed before is taken; a larger group that fails is put
+    back as it was.
     """
     since = time.time_ns()
     with runtime.engine.connect() as connection:
-        outbox = _take(connection)
+        outbox = _take(connection, trust)
         if not outbox.message_ids:
-            return 0
+            return Group(messages=0, go_on=False)
+        go_on = outbox.tries > 0
         try:
             with connection.begin_nested():
                 endpoints = _write(connection, outbox)
         except SQLAlchemyError as error:
+            if trust:
+                return Group(messages=0, go_on=True)
+            go_on = False
             endpoints = _postpone(connection, outbox, error)
         traced = _traced(connection, outbox) if runtime.traces is not None else ()
         faultpoint("following_up")
@@ -174,11 +207,11 @@ def record(runtime: Runtime) -> int:
         runtime.traces.note("record", traced, {"mails": len(outbox.message_ids)}, since)
     for endpoint_id in endpoints:
         runtime.bells.ring(endpoint_lane(endpoint_id))
-    return len(outbox.message_ids)
+    return Group(messages=len(outbox.message_ids), go_on=go_on)
 
 
-def _take(connection: Connection) -> Outbox:
-    rows = connection.execute(_TAKE, {"batch": BATCH}).all()
+def _take(connection: Connection, trust: int) -> Outbox:
+    rows = connection.execute(_TAKE, {"batch": BATCH, "trust": trust}).all()
     ids = sorted({message_id for row in rows for message_id in row.message_ids})
     return Outbox(ids, max((row.tries for row in rows), default=0))
 

@@ -1,11 +1,13 @@
 """The follow-up: what is written after an outcome, once, whatever goes wrong in between."""
 
 from collections.abc import Iterator
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+import worker.record
 from api_shim.submission import Link
 from models.base import uuid7
 from models.content import Address
@@ -249,3 +251,39 @@ def _mend_log(house: House) -> None:
 def _due_now(house: House) -> None:
     with house.runtime.engine.begin() as connection:
         connection.execute(text("update followup set due_at = clock_timestamp()"))
+
+
+def test_r32_a_backlog_of_failed_follow_ups_is_worked_off_in_a_few_steps_around_one_that_never_can_be(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = house.submit(*(f"ann{number}@example.com" for number in range(60)))
+    house.deliver_all()
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text("insert into followup (message_ids, tries) select array[id], 9 from unnest(:ids) id"),
+            {"ids": [message.id for message in house.messages(accepted)]},
+        )
+        connection.execute(text("delete from followup where tries = 0"))
+        connection.execute(
+            text("""
+                create function refuse_one() returns trigger language plpgsql as $$ begin
+                    if new.recipient_email = 'ann30@example.com' then raise exception 'never'; end if; return new;
+                end $$
+            """)
+        )
+        connection.execute(
+            text("create trigger refuse_one before insert on email_log for each row execute function refuse_one()")
+        )
+    groups = Mock(wraps=worker.record._record_group)
+    monkeypatch.setattr("worker.record._record_group", groups)
+    try:
+        assert record(house.runtime) <= 60
+        record(house.runtime)
+    finally:
+        with house.runtime.engine.begin() as connection:
+            connection.execute(text("drop trigger refuse_one on email_log"))
+            connection.execute(text("drop function refuse_one()"))
+    logged = "select count(*) from email_log where submission_id = :id"
+    assert house.scalar(logged, id=accepted.submission_id) == 59
+    assert house.scalar("select sum(cardinality(message_ids)) from followup where tries > 9") == 1
+    assert groups.call_count < 60
