@@ -34,6 +34,12 @@ _ADDRESSES = frozenset(
 )
 _LINKS = ("a", "area")
 _UNTRACKED = ("data-no-track", "data-unsubscribe")
+_TIDY = (
+    (re.compile(r" \( *#[^ )\n]{0,999}\)"), ""),  # leads nowhere from a text
+    (re.compile(r"(?<!\S)(\S{1,999}) \( *(?:mailto:|tel:)?\1 *\)"), r"\1"),
+    (re.compile(r"(?:[\u00a0\u00ad\u034f\u200b-\u200d\u2007\ufeff] ?){4,}"), " "),  # fills up an inbox's preview
+    (re.compile(r"(?<! ) +$", re.MULTILINE), ""),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +179,18 @@ def has_unsubscribe_link(source: str) -> bool:
     return any(token.attr("data-unsubscribe") is not None for token in tags)
 
 
-def text_from_html(source: str) -> str:
-    """What the html says as plain text, link targets in brackets after their words."""
-    return turbohtml.parse(source).to_text(PlainText(links="inline")).strip() + "\n"
+def text_from_html(source: str, wanted: Callable[[str], bool]) -> tuple[Piece, ...]:
+    """What the html says as plain text, in pieces: images by their alt, links with their target in brackets.
+
+    Empty where it says nothing in words. wanted: as of `html_pieces`. What reads like a variable only as text, such as
+    braces written as character references, is none. Line ends must be LF.
+    """
+    marks = _Marks(source, wanted)
+    text = turbohtml.parse(marks.text).to_text(PlainText(links="inline", images=True))
+    for untidy, tidy in _TIDY:
+        text = untidy.sub(tidy, text)
+    text = text.strip()
+    return marks.pieces(f"{text}\n", raw) if text else ()
 
 
 def _tokens(source: str) -> Iterator[tuple[int, Token]]:

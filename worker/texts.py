@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from models.content import Content
-from worker.links import has_unsubscribe_link, html_pieces
+from worker.links import has_unsubscribe_link, html_pieces, text_from_html
 from worker.template import (
     UNSUBSCRIBE_URL,
     CompositionError,
@@ -24,12 +24,15 @@ _HTML_FOOTER = (
     '<p style="font-size:12px;line-height:18px;color:#6b6b6b;text-align:center">'
     '<a href="{{unsubscribe_url}}" data-unsubscribe style="color:#6b6b6b">Unsubscribe</a></p>\n'
 )
-_TEXT_FOOTER = "\n\nUnsubscribe: {{unsubscribe_url}}\n"
+_TEXT_FOOTER = "\n\nUnsubscribe: "
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Texts:
-    """The parts of the content that are text. One of ``html`` and ``text`` is there."""
+    """The parts of the content that are text. One of ``html`` and ``text`` is there.
+
+    Html without a text brings its own words as one: a mail that is html alone is unreadable to some and spam to others.
+    """
 
     subject: tuple[Piece, ...]
     html: tuple[Piece, ...] | None
@@ -48,10 +51,11 @@ def compile_texts(content: Content, tracker: Tracker | None) -> Texts:
     text = None if content.text is None else _unix_lines(content.text)
     if html is None and text is None:
         text = ""
+    words = _words(html, text, wanted)
     return Texts(
         subject=split(content.subject, wanted, LineVariable),
         html=None if html is None else _html_pieces(html, content, wanted, tracker),
-        text=None if text is None else _text_pieces(text, content, wanted),
+        text=_with_footer(words) if words is not None and content.settings.unsubscribe else words,
     )
 
 
@@ -73,10 +77,23 @@ def _html_pieces(
     return html_pieces(html, wanted=wanted, track=settings.click_tracking and tracker is not None, tail=tuple(tail))
 
 
-def _text_pieces(text: str, content: Content, wanted: Callable[[str], bool]) -> tuple[Piece, ...]:
-    if content.settings.unsubscribe and UNSUBSCRIBE_URL not in variables_in(text):
-        text = text.rstrip("\n") + _TEXT_FOOTER
-    return split(text, wanted, lambda name: Variable(name, raw))
+def _words(html: str | None, text: str | None, wanted: Callable[[str], bool]) -> tuple[Piece, ...] | None:
+    """The author's text, else the words of the html; None where the html has none."""
+    if text is not None:
+        return split(text, wanted, _raw_variable)
+    return text_from_html(html or "", wanted) or None
+
+
+def _with_footer(words: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    if _raw_variable(UNSUBSCRIBE_URL) in words:
+        return words
+    *others, last = words or ("",)
+    joint = (last.rstrip("\n") + _TEXT_FOOTER,) if isinstance(last, str) else (last, _TEXT_FOOTER)
+    return (*others, *joint, _raw_variable(UNSUBSCRIBE_URL), "\n")
+
+
+def _raw_variable(name: str) -> Variable:
+    return Variable(name, raw)
 
 
 def _unix_lines(text: str) -> str:

@@ -47,11 +47,14 @@ def _taken(emulator: Emulator) -> list[str]:
     ("bodies", "kind"),
     [
         ({"body_text": "Hi"}, "text/plain"),
-        ({"body_text": None, "body_html": "<p>Hi</p>"}, "text/html"),
+        ({"body_text": None, "body_html": "<p>Hi</p>"}, "multipart/alternative"),
+        ({"body_text": None, "body_html": "<img src='https://example.com/a.png'>"}, "text/html"),
         ({"body_text": "Hi", "body_html": "<p>Hi</p>"}, "multipart/alternative"),
     ],
 )
-def test_b6_one_body_goes_as_it_is_and_two_as_alternatives(office: Office, bodies: dict[str, Any], kind: str) -> None:
+def test_b6_two_bodies_go_as_alternatives_and_html_brings_its_words_as_text(
+    office: Office, bodies: dict[str, Any], kind: str
+) -> None:
     assert office.send(MAILBOX | bodies).status_code == 200
     _, mail = only(office)
     assert mail.get_content_type() == kind

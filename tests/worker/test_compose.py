@@ -155,12 +155,16 @@ BOTH = ("multipart/alternative", ["text/plain", "text/html"])
     [
         ({}, BOTH),
         ({"html": None}, "text/plain"),
-        ({"text": None}, "text/html"),
+        ({"text": None}, BOTH),
+        ({"text": None, "html": "<img src='https://e.test/all.png'>"}, "text/html"),
         ({"text": None, "html": None}, "text/plain"),
         ({"attachments": (PAPER,)}, ("multipart/mixed", [BOTH, "application/pdf"])),
         ({"html": None, "attachments": (PAPER,)}, ("multipart/mixed", ["text/plain", "application/pdf"])),
         ({"html": None, "attachments": (LOGO,)}, ("multipart/mixed", ["text/plain", "image/png"])),
-        ({"text": None, "attachments": (LOGO,)}, ("multipart/related", ["text/html", "image/png"])),
+        (
+            {"text": None, "html": "<img src='cid:logo@demo'>", "attachments": (LOGO,)},
+            ("multipart/related", ["text/html", "image/png"]),
+        ),
         (
             {"attachments": (PAPER, LOGO)},
             (
@@ -180,7 +184,7 @@ def test_the_structure_is_as_flat_as_the_content_allows(changes: dict[str, Any],
 
 
 def test_c10_an_inline_image_is_found_by_its_content_id() -> None:
-    message = parsed(content(text=None, attachments=(LOGO,)), files=stored(IMAGE))
+    message = parsed(content(text=None, html="<img src='cid:logo@demo'>", attachments=(LOGO,)), files=stored(IMAGE))
     image = list(message.iter_parts())[1]
     assert (image["Content-ID"], image["Content-Location"]) == ("<logo@demo>", "logo.png")
     assert (image.get_content_disposition(), image.get_content()) == ("inline", IMAGE)

@@ -1,4 +1,5 @@
 import re
+import time
 from uuid import UUID
 
 import pytest
@@ -15,10 +16,13 @@ CLICK = re.compile(r"https://t\.demo\.test/t/c/([\w-]+)")
 
 def rendered(source: str, variables: dict[str, str] | None = None, *, track: bool = True, tail: str = "") -> str:
     pieces = html_pieces(source, wanted=lambda name: variables is not None, track=track, tail=(tail,) if tail else ())
-    scene = Scene(
+    return join(pieces, scene(variables))
+
+
+def scene(variables: dict[str, str] | None) -> Scene:
+    return Scene(
         message_id=MESSAGE, workspace=WORKSPACE, variables=variables or {}, unsubscribe_url="", tracker=TRACKER
     )
-    return join(pieces, scene)
 
 
 def targets(markup: str) -> list[str]:
@@ -209,13 +213,54 @@ def test_a_text_version_reads_like_the_html() -> None:
         "<html><head><title>T</title><style>p{color:red}</style></head><body><h1>Hello</h1>"
         '<p>See <a href="https://example.com/?a=1&amp;b=2">our page</a>.</p><ul><li>one<li>two</ul></body></html>'
     )
-    text = text_from_html(source)
+    text = words(source)
     assert "Hello" in text
     assert "our page" in text
     assert "https://example.com/?a=1&b=2" in text
     assert "* one" in text
     assert "color" not in text
     assert text.endswith("\n")
+
+
+def words(source: str, variables: dict[str, str] | None = None) -> str:
+    pieces = text_from_html(source, lambda name: variables is not None)
+    return join(pieces, scene(variables))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ('<a href="https://e.test/">https://e.test/</a>', "https://e.test/"),
+        ('<a href=" https://e.test/ ">https://e.test/</a>', "https://e.test/"),
+        ('<a href="mailto:a@e.test">a@e.test</a>', "a@e.test"),
+        ('<a href="#top">Up</a> and <a href="https://e.test/#top">there</a>', "Up and there (https://e.test/#top)"),
+        ('<a href="https://e.test/"><img src="x.png" alt="Shop"></a>', "Shop (https://e.test/)"),
+        ("<div>News&nbsp;&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;</div><p>x", "News\n\nx"),
+        ("<p>\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f4bb</p>", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f4bb"),
+        ("<!--[if mso]><p>Outlook</p><![endif]--><p>all</p>", "all"),
+    ],
+)  # fmt: skip
+def test_a_text_version_says_each_thing_once(source: str, text: str) -> None:
+    assert words(source) == f"{text}\n"
+
+
+def test_an_html_without_words_has_no_text_version() -> None:
+    assert words('<body><img src="https://e.test/all.png"><style>p{}</style></body>') == ""
+
+
+def test_a_text_version_has_the_variables_of_the_html_and_no_others() -> None:
+    source = "<a href={{ url }}>{{name}}</a> &#123;&#123;code&#125;&#125; {{na<b>me</b>}}"
+    assert (
+        words(source, {"name": "<Ann>", "url": "https://e.test/?a&b"})
+        == "<Ann> (https://e.test/?a&b) {{code}} {{name}}\n"
+    )
+    assert words(source) == "{{name}} ({{) {{code}} {{name}}\n"
+
+
+def test_a_text_version_of_a_long_word_is_not_slow() -> None:
+    start = time.process_time()
+    words("<p>" + "x" * 1_000_000 + " (" * 100_000 + "\u200b\u200b\u200b a" * 100_000)
+    assert time.process_time() - start < 2
 
 
 def test_the_ids_of_the_token_are_those_of_the_message() -> None:
