@@ -56,7 +56,8 @@ def test_r12_a_killed_database_costs_503s_and_no_mail(world: World) -> None:
             statuses = knocking.result()
         wait_until(world.answers, "the API is ready")
         scenario.mended()
-        assert set(statuses) == {202, 503}
+        assert 503 in statuses
+        assert set(statuses) <= {202, 503}
         # An answer that was lost with its connection may belong to a commit that was not.
         assert statuses.count(202) <= rows_of_knocks(world) - before <= statuses.count(202) + 1
 

@@ -65,16 +65,21 @@ class World:
     def pid(self, name: str) -> int:
         """The process of a service now; of `send.normal` the parent."""
         pids: dict[str, Any] = self.stack.json["pids"]
-        return int(pids.get(name) or pids["workers"][name])
+        return int(pids[name] if name in pids else pids["workers"][name])
+
+    def running(self, name: str) -> int:
+        """The same as soon as there is one. Never 0, which to `os.kill` means ourselves."""
+        wait_until(lambda: self.pid(name) > 0 and psutil.pid_exists(self.pid(name)), f"{name} runs", 30)
+        return self.pid(name)
 
     def children(self, name: str) -> list[int]:
         return [child.pid for child in psutil.Process(self.pid(name)).children()]
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends a process of the stack; the supervisor starts another, which is waited for."""
-        pid = self.pid(name)
+        pid = self.running(name)
         os.kill(pid, number)
-        wait_until(lambda: self.pid(name) != pid, f"{name} runs again", 30)
+        wait_until(lambda: self.pid(name) not in (pid, 0), f"{name} runs again", 30)
 
     @contextmanager
     def frozen(self, pid: int) -> Iterator[None]:
