@@ -30,6 +30,7 @@ PUBLIC = {
     "GET /v1/mailers/oauth/callback", "GET /functions/v1/api/v1/mailers/oauth/callback",
     "GET /v1/hooks/{provider}/{token}", "POST /v1/hooks/{provider}/{token}",
     "GET /functions/v1/api/v1/hooks/{provider}/{token}", "POST /functions/v1/api/v1/hooks/{provider}/{token}",
+    "POST /v1/hooks/{provider}/{token}/mime", "POST /functions/v1/api/v1/hooks/{provider}/{token}/mime",
 }  # fmt: skip
 """What needs no key: probes, pages, and what recipients and providers reach with a token in the path."""
 
