@@ -163,7 +163,7 @@ def test_r4_processes_killed_at_random_while_mail_flows_lose_and_double_nothing(
     broken = f"{KILLS} kills of {', '.join(VICTIMS)} at random moments"
     dice = random.Random(20261121)
     order = [*VICTIMS, *dice.choices(VICTIMS, k=KILLS - len(VICTIMS))]
-    with world.scenario("R4", broken) as scenario:
+    with world.scenario("R4", broken, backlog=60.0 if LONG else 0.0) as scenario:
         mailers = [world.mailer() for _ in range(4)]
         for victim in order:
             submit(world, scenario, mailer_id=dice.choice(mailers), priority=int(victim == "send.high"))
