@@ -50,6 +50,9 @@ class MailerChange(BaseModel):
     return_path_domain: Domain | None = None
     """Bounces come back to an address of their own at this domain, whose MX is ``postroad inbound``; SMTP only."""
 
+    reply_domain: Domain | None = None
+    """Answers come back to an address of their own at this domain, unless the caller gives a Reply-To."""
+
     def columns(self) -> dict[str, Any]:
         """Column -> value of every field that was given, but for the credentials."""
         given = self.model_dump(exclude_unset=True, exclude={"credentials", "provider"})

@@ -13,6 +13,7 @@ from worker.domains import Domains
 from worker.mailers import Providers
 from worker.meter import Flusher, Meter
 from worker.pace import Pace
+from worker.return_path import ReturnPaths
 from worker.runtime import open_tracker
 from worker.settings import Settings
 from worker.traces import open_traces
@@ -40,6 +41,7 @@ class Services:
         self.pace = Pace(self.redis, bells)
         self.vault = Vault(settings.secret_keys)
         self.tracker = open_tracker(settings)
+        self.paths = ReturnPaths(settings.keys)
         self.providers = Providers(self.engine, settings, self.vault)
         self.domains = Domains(settings.dns_servers)
         self.announcements = Announcements(settings.database_url)

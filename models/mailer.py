@@ -63,6 +63,9 @@ class Mailer(Base):
     tracking_domain: Mapped[str | None]
     return_path_domain: Mapped[str | None]
     """Where bounces of its mails come back to, each at an address of its own; null: to the sender."""
+    reply_domain: Mapped[str | None]
+    """Where answers to its mails go, each to an address of its own, unless the caller named another; null: to the
+    sender."""
     is_default: Mapped[bool] = mapped_column(Boolean, server_default="false")
     hook_token: Mapped[str] = mapped_column(unique=True)
     """Unguessable part of the URL at which the provider reports events."""

@@ -58,6 +58,8 @@ class Letter:
     """Aware. The same on every attempt, so that every attempt is the same mail."""
     tracked: bool = True
     """False: without pixel and click addresses, whatever the settings say."""
+    reply_to: Address | None = field(default=None, repr=False)
+    """Where its answers go, for content without a Reply-To of its own. A name must be the sender's."""
 
 
 class Compiled:
@@ -123,7 +125,7 @@ class Compiled:
             if signer is not None:
                 mime = signer.signed(mime, self._shared_body_hash)
         else:
-            form_fields = self._fields(to, scene)
+            form_fields = self._fields(letter, to, scene)
         return OutboundEmail(
             ref=letter.message_id.hex,
             rfc_message_id=letter.rfc_message_id,
@@ -187,17 +189,20 @@ class Compiled:
             f"Date: {_date(letter.date)}{EOL}Message-ID: {letter.rfc_message_id}{EOL}"
             f"X-Postroad-Ref: {letter.message_id.hex}{EOL}",
         ]
+        if letter.reply_to is not None:
+            lines.append(address_line("Reply-To", (letter.reply_to,)))
         lines += [f"{name}: {value}{EOL}" for name, value in self._unsubscribe_headers(scene).items()]
         return "".join(lines).encode()
 
-    def _fields(self, to: Sequence[Address], scene: Scene) -> Fields:
+    def _fields(self, letter: Letter, to: Sequence[Address], scene: Scene) -> Fields:
         content, texts = self._content, self._texts
+        reply_to = content.reply_to if letter.reply_to is None else (letter.reply_to,)
         return Fields(
             sender=_mailbox(content.sender),
             to=tuple(map(_mailbox, to)),
             cc=tuple(map(_mailbox, content.cc)),
             bcc=tuple(map(_mailbox, content.bcc)),
-            reply_to=tuple(map(_mailbox, content.reply_to)),
+            reply_to=tuple(map(_mailbox, reply_to)),
             subject=join(texts.subject, scene),
             html=None if texts.html is None else join(texts.html, scene),
             text=None if texts.text is None else join(texts.text, scene),

@@ -139,7 +139,7 @@ def receive(connection: Connection, mailer: OpenMailer, event: ProviderEvent, pa
     if connection.execute(_STORE, values).one_or_none() is None:
         return None
     store_files(connection, mailer.workspace_id, mail.files)
-    _join(connection, place, mail, values)
+    _join(connection, place, mail, values, paths)
     return _event(mailer, mail, place, event)
 
 
@@ -213,10 +213,10 @@ def _spelled(message_id: UUID) -> str:
     return f"<postroad{message_id}@"
 
 
-def _join(connection: Connection, place: _Place, mail: InboundMail, values: dict[str, Any]) -> None:
+def _join(connection: Connection, place: _Place, mail: InboundMail, values: dict[str, Any], paths: ReturnPaths) -> None:
     """Puts the mail into its thread, which a campaign's mail gets only now that somebody answers, and on timelines."""
     answered = place.answered
-    people = [mail.from_email, *mail.to, *mail.cc]
+    people = [address for address in (mail.from_email, *mail.to, *mail.cc) if paths.read(address) is None]
     links: dict[str, Any] = {"contact_id": None, "deal_id": None, "customer_id": None}
     if answered is not None:
         people += [answered.sender_email, *answered.recipients, *answered.cc]

@@ -60,6 +60,9 @@ class OpenMailer:
         domain = row.return_path_domain
         self.return_path: Callable[[UUID], str] | None = partial(paths.bounce, domain) if domain else None
         """Makes the address that bounces of a message come back to; None: they go to the sender."""
+        domain = row.reply_domain
+        self.reply_path: Callable[[UUID], str] | None = partial(paths.reply, domain) if domain else None
+        """Makes the address that answers to a message go to; None: they go to the sender."""
         self.caps = caps_in_force(row.provider, row.caps, row.base_url)
         self.learning: bool = row.learning
         """It was throttled not long ago: what was learned from that is asked for."""

@@ -57,6 +57,10 @@ class ReturnPaths:
         """The return path of one message."""
         return self.address(Kind.BOUNCE, message_id, domain)
 
+    def reply(self, domain: str, message_id: UUID) -> str:
+        """Where answers to one message go."""
+        return self.address(Kind.REPLY, message_id, domain)
+
     def read(self, address: str) -> Found | None:
         """What an address leads to, whatever its domain; None if it is not one that we made."""
         match = _LOCAL.fullmatch(address.rpartition("@")[0].lower())

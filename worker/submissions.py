@@ -40,9 +40,10 @@ class LoadedSubmission:
     """Who signs its mails; None where they go out unsigned."""
     traceparent: str | None = None
     """Of the request that brought it; None where nobody traces."""
-
     return_path: Callable[[UUID], str] | None = None
     """Makes the envelope sender of each message; None leaves it the sender's."""
+    reply_path: Callable[[UUID], str] | None = None
+    """Makes the address that answers to each message go to; None leaves them to Reply-To and From of the content."""
 
     def email(self, message: Held, *, tracked: bool = True) -> OutboundEmail:
         """The mail of one message, the same on every attempt. Raises worker.compose.CompositionError."""
@@ -54,6 +55,9 @@ class LoadedSubmission:
             variables=message.variables,
             date=self.send_at or message.created_at,
             tracked=tracked,
+            reply_to=None
+            if self.reply_path is None
+            else Address(self.reply_path(message.id), self.content.sender.name),
         )
         email = self.compiled.email(letter, self.signer)
         if self.return_path is not None:
@@ -112,8 +116,9 @@ class Submissions:
             self._kept.move_to_end(key)
         signs = mailer.provider.wants_signature
         signer = signers.signer(connection, row.workspace_id, known[0].sender.domain) if signs else None
+        reply_path = None if known[0].reply_to else mailer.reply_path
         return LoadedSubmission(
-            *known, row.awaited, row.expires_at, row.send_at, signer, row.traceparent, mailer.return_path
+            *known, row.awaited, row.expires_at, row.send_at, signer, row.traceparent, mailer.return_path, reply_path
         )
 
     @staticmethod

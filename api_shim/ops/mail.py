@@ -11,13 +11,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api_shim.ops.display import harmless
+from api_shim.services import Services
 from models.blob import Blob
 from models.content import Address, Content
+from models.mailer import Mailer
 from models.message import Message, Submission
 from providers.base import Form
 from worker.compose import Compiled, Letter
 from worker.template import CompositionError
-from worker.tracking import Tracker
 
 SHOWN_CHARACTERS = 200_000
 
@@ -37,7 +38,7 @@ class Shown:
     """Name and content type."""
 
 
-def source(session: Session, submission: Submission, message: Message, tracker: Tracker) -> bytes:
+def source(session: Session, submission: Submission, message: Message, services: Services) -> bytes:
     """The mail as a file. Raises CompositionError.
 
     The date is that of the outcome. Opening it reports nothing: links and images are those of the author.
@@ -50,7 +51,7 @@ def source(session: Session, submission: Submission, message: Message, tracker: 
         seed=submission.id,
         form=Form.MIME,
         files=_files(session, submission.workspace_id, content),
-        tracker=tracker,
+        tracker=services.tracker,
         workspace=submission.workspace_id,
     )
     letter = Letter(
@@ -60,14 +61,23 @@ def source(session: Session, submission: Submission, message: Message, tracker: 
         to=Address(message.recipients[0], message.recipient_name) if content.individual else None,
         variables=message.variables,
         date=message.finished_at or message.created_at,
+        reply_to=_reply_to(session, content, message, services),
     )
     return compiled.email(letter).mime or b""
 
 
-def shown(session: Session, submission: Submission, message: Message, tracker: Tracker) -> Shown:
+def _reply_to(session: Session, content: Content, message: Message, services: Services) -> Address | None:
+    """The address of its own that answers to the mail go to, if its mailer has them."""
+    domain = session.get_one(Mailer, message.mailer_id).reply_domain
+    if domain is None or content.reply_to:
+        return None
+    return Address(services.paths.reply(domain, message.id), content.sender.name)
+
+
+def shown(session: Session, submission: Submission, message: Message, services: Services) -> Shown:
     """The parts of the mail that a page shows."""
     try:
-        mail = _parse(source(session, submission, message, tracker))
+        mail = _parse(source(session, submission, message, services))
     except CompositionError as error:
         return Shown(fault=str(error))
     html, left_out = _page(_body(mail, "html"))

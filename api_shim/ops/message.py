@@ -69,7 +69,7 @@ def message(visit: Visit) -> Response:
         error=last_error(row),
         log=log,
         timeline=_timeline(row, submission, events, log),
-        mail=mail.shown(session, submission, row, visit.services.tracker),
+        mail=mail.shown(session, submission, row, visit.services),
         activities=session.scalars(
             select(Activity).where(Activity.message_id == row.id, Activity.workspace_id == row.workspace_id)
         ).all(),
@@ -150,14 +150,14 @@ def _deliveries(visit: Visit, message_id: UUID) -> list[dict[str, Any]]:
 def html(visit: Visit) -> Response:
     """``GET /ops/messages/{id}/html``: the HTML part alone, for the sandboxed frame."""
     row, submission = _find(visit)
-    shown = mail.shown(visit.session, submission, row, visit.services.tracker)
+    shown = mail.shown(visit.session, submission, row, visit.services)
     return HTMLResponse(shown.html or "", headers=MAIL_HEADERS)
 
 
 def source(visit: Visit) -> Response:
     """``GET /ops/messages/{id}/source``: the mail as a file."""
     row, _ = _find(visit)
-    raw = raw_of(visit.session, row, visit.services.tracker)
+    raw = raw_of(visit.session, row, visit.services)
     headers = {**MAIL_HEADERS, "Content-Disposition": f'attachment; filename="{row.id}.eml"'}
     return Response(raw, media_type="message/rfc822", headers=headers)
 

@@ -14,13 +14,13 @@ from api_shim.errors import ApiError
 from api_shim.http import SessionDep, caller_with, services
 from api_shim.ops.mail import source
 from api_shim.resources.submissions import Reader, find_message, show_message
+from api_shim.services import Services
 from models.base import uuid7
 from models.content import message_id_for
 from models.mailer import Mailer
 from models.message import CampaignStatus, Message, State, Submission
 from worker.bell import send_lane
 from worker.template import CompositionError
-from worker.tracking import Tracker
 
 router = APIRouter(tags=["submissions"])
 Sender = Annotated[Caller, caller_with("email:send")]
@@ -43,7 +43,7 @@ _SUBMISSION = text("""
 def raw_message(message_id: UUID, request: Request, session: SessionDep, caller: Reader) -> Response:
     """The mail as a file (RFC 5322), composed once more: same content, without tracking, dated at its outcome."""
     row = find_message(session, caller, message_id)
-    raw = raw_of(session, row, services(request).tracker)
+    raw = raw_of(session, row, services(request))
     headers = {"Content-Disposition": f'attachment; filename="{row.id}.eml"'}
     return Response(raw, media_type="message/rfc822", headers=headers)
 
@@ -57,11 +57,11 @@ def redeliver_message(message_id: UUID, request: Request, session: SessionDep, c
     return show_message(copy)
 
 
-def raw_of(session: Session, row: Message, tracker: Tracker) -> bytes:
+def raw_of(session: Session, row: Message, opened: Services) -> bytes:
     """The source of a mail. Raises CONFLICT where it cannot be composed."""
     submission = session.get_one(Submission, row.submission_id)
     try:
-        return source(session, submission, row, tracker)
+        return source(session, submission, row, opened)
     except CompositionError as error:
         raise ApiError("CONFLICT", details={"reason": f"The mail cannot be composed: {error}."}) from error
 

@@ -298,7 +298,8 @@ def _set_status(
 
 SHOWN = (
     "id", "provider", "name", "status", "status_reason", "domains", "on_uncertain", "user_id", "base_url",
-    "auth_url", "tracking_domain", "return_path_domain", "ip_pools", "fallback_id", "throttled_until", "created_at",
+    "auth_url", "tracking_domain", "return_path_domain", "reply_domain", "ip_pools", "fallback_id", "throttled_until",
+    "created_at",
 )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Where mail for a mailer comes in: its addresses, and the mailbox that is read for it."""
 
+from uuid import UUID
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -80,6 +82,19 @@ def test_a_mailer_has_an_address_to_forward_to(client: TestClient, app_services:
     found = ReturnPaths(app_services.settings.keys).read(shown["inbox_address"])
     assert isinstance(found, Found)
     assert (found.kind, str(found.id)) == (Kind.INBOX, id_)
+
+
+def test_the_source_of_a_mail_shows_the_address_that_its_answers_go_to(
+    client: TestClient, app_services: Services
+) -> None:
+    id_ = _mailer(client, reply_domain="Reply.Demo.test")
+    sent = {"mailer_id": id_, "from": {"email": "hello@demo.test", "name": "Ada"}, "to": [{"email": "ann@example.com"}]}
+    content = {"subject": "Hello", "content": [{"type": "text/plain", "value": "Hello"}], "settings": {}}
+    answer = client.post("/v1/email/send", json={**sent, **content})
+    assert answer.status_code == 202, answer.text
+    [message] = client.get("/v1/messages", params={"ref_id": answer.json()["ref_id"]}).json()["data"]
+    address = app_services.paths.reply("reply.demo.test", UUID(message["id"]))
+    assert f"Reply-To: Ada\r\n <{address}>\r\n" in client.get(f"/v1/messages/{message['id']}/raw").text
 
 
 def test_only_a_server_that_takes_any_sender_can_have_return_paths(client: TestClient) -> None:

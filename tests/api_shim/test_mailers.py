@@ -100,7 +100,7 @@ def test_the_documented_body_makes_a_mailer(client: TestClient) -> None:
     assert body["hook_url"].startswith("/v1/hooks/smtp/")
     assert set(body) == {
         "id", "provider", "name", "status", "status_reason", "from", "domains", "default", "caps", "on_uncertain",
-        "user_id", "base_url", "auth_url", "tracking_domain", "return_path_domain", "ip_pools", "fallback_id", "hook_url", "throttled_until",
+        "user_id", "base_url", "auth_url", "tracking_domain", "return_path_domain", "reply_domain", "ip_pools", "fallback_id", "hook_url", "throttled_until",
         "created_at",
     }  # fmt: skip
 

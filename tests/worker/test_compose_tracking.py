@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,8 @@ def test_fields_say_the_same_as_the_mime_form() -> None:
     )
     assert made.cc == (Mailbox(email="cc@xn--bcher-kva.test", name="C"),)
     assert (made.bcc, made.reply_to) == ((Mailbox(email="b@x.test"),), (Mailbox(email="r@x.test"),))
+    own = fields(replace(mail, reply_to=()), letter(reply_to=Address("reply+t@x.test", "Demo")), stored(IMAGE))
+    assert own.reply_to == (Mailbox(email="reply+t@x.test", name="Demo"),)
     (file,) = made.files
     assert (file.filename, file.data, file.inline, file.content_id) == ("logo.png", IMAGE, True, "logo@demo")
 

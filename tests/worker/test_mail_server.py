@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from api_shim.submission import Accepted, Link
 from models.base import uuid7
+from models.content import Address
 from models.mailer import EmailConfig
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
@@ -61,6 +63,11 @@ class Office(House):
     def apply(self) -> None:
         while apply_reports(self.runtime):
             pass
+
+    def answers_at(self, domain: str) -> None:
+        with self.runtime.engine.begin() as connection:
+            statement = text("update mailer set reply_domain = :domain where id = :id")
+            connection.execute(statement, {"domain": domain, "id": self.mailer_id})
 
     def events(self, accepted: Accepted) -> list[tuple[str, list[str]]]:
         found = self.rows(
@@ -138,7 +145,8 @@ def _bounce(office: Office, accepted: Accepted, name: str = "postfix-user-unknow
 
 def _reply(accepted: Accepted | None, **headers: str) -> bytes:
     mail = EmailMessage()
-    mail["From"], mail["To"], mail["Subject"] = "Ann <ann@example.com>", "hello@demo.test", "Re: Hello"
+    mail["From"] = "Ann <ann@example.com>"
+    mail["To"], mail["Subject"] = headers.pop("To", "hello@demo.test"), headers.pop("Subject", "Re: Hello")
     mail["Message-ID"] = headers.pop("message_id", "<answer@example.com>")
     if accepted is not None:
         mail["In-Reply-To"] = accepted.rfc_message_id
@@ -406,6 +414,33 @@ def test_one_connection_too_many_is_told_to_come_back(office: Office, monkeypatc
         socket.create_connection((host, port), timeout=10) as second,
     ):
         assert second.recv(100).startswith(b"421 4.3.2")
+
+
+def test_an_answer_finds_its_thread_by_the_reply_address_alone(
+    office: Office, server: smtplib.SMTP, relay: SmtpEmulator
+) -> None:
+    office.answers_at("reply.demo.test")
+    accepted = office.sent(sender=Address("hello@demo.test", "Ada, Acme"), individual=False)
+    mail = message_from_bytes(relay.received[-1].data, policy=policy.default)
+    [to] = mail["Reply-To"].addresses
+    assert (to.display_name, to.domain) == ("Ada, Acme", "reply.demo.test")
+    found = office.paths.read(to.addr_spec)
+    assert found is not None
+    assert (found.kind, found.id) == (Kind.REPLY, office.message(accepted).id)
+    answer = _reply(None, To=to.addr_spec, Subject="Something else")
+    server.sendmail("ann@example.com", [to.addr_spec], answer)
+    office.apply()
+    [came] = office.rows("select thread_id, to_emails from inbound_message where workspace_id = :w")
+    assert came["thread_id"] == office.message(accepted).thread_id
+    [people] = office.rows("select participants from thread where workspace_id = :w")
+    assert people["participants"] == ["ann@example.com", "hello@demo.test"]
+
+
+def test_a_reply_to_that_the_caller_gave_is_the_only_one(office: Office, relay: SmtpEmulator) -> None:
+    office.answers_at("reply.demo.test")
+    office.sent(reply_to=(Address("desk@demo.test"),))
+    mail = message_from_bytes(relay.received[-1].data, policy=policy.default)
+    assert mail.get_all("Reply-To") == ["desk@demo.test"]
 
 
 def test_a_slice_costs_the_same_statements_with_and_without_return_paths(

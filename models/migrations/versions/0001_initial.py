@@ -451,6 +451,7 @@ def upgrade() -> None:
     sa.Column('ip_pools', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='{}', nullable=False),
     sa.Column('tracking_domain', sa.Text(), nullable=True),
     sa.Column('return_path_domain', sa.Text(), nullable=True),
+    sa.Column('reply_domain', sa.Text(), nullable=True),
     sa.Column('is_default', sa.Boolean(), server_default='false', nullable=False),
     sa.Column('hook_token', sa.Text(), nullable=False),
     sa.Column('deleted_at', sa.DateTime(timezone=True), nullable=True),
