@@ -41,16 +41,30 @@ def test_pools_of_an_smtp_mailer_are_kept_as_they_were_given(client: TestClient)
     assert client.get(f"/v1/mailers/{mailer['id']}").json()["ip_pools"] == {"bulk": MEMBERS}
 
 
+def _mail(mailer: dict[str, Any], pool: str) -> dict[str, Any]:
+    return {
+        "from": {"email": "hello@demo.test"}, "to": [{"email": "ann@example.com"}], "subject": "Hello",
+        "content": [{"type": "text/plain", "value": "Hi"}], "mailer_id": mailer["id"], "settings": {"ip_pool": pool},
+    }  # fmt: skip
+
+
 def test_a_pool_that_the_mailer_lacks_is_refused_and_names_those_it_has(client: TestClient) -> None:
     mailer = made(client, ip_pools={"bulk": MEMBERS})
-    mail: dict[str, Any] = {
-        "from": {"email": "hello@demo.test"}, "to": [{"email": "ann@example.com"}], "subject": "Hello",
-        "content": [{"type": "text/plain", "value": "Hi"}], "mailer_id": mailer["id"], "settings": {"ip_pool": "bulk"},
-    }  # fmt: skip
+    mail = _mail(mailer, "bulk")
     assert client.post("/v1/email/send", json=mail).status_code == 202
     refused = client.post("/v1/email/send", json=mail | {"settings": {"ip_pool": "vip"}})
     assert refused.status_code == 400
     assert "bulk" in refused.json()["error"]
+
+
+def test_an_smtp_mailer_without_pools_refuses_every_name_and_an_api_provider_takes_it(client: TestClient) -> None:
+    relay = made(client)
+    refused = client.post("/v1/email/send", json=_mail(relay, "bulk"))
+    assert refused.status_code == 400
+    assert f"mailer {relay['id']}, which has none" in refused.json()["error"]
+    assert client.post("/v1/email/send", json=_mail(relay, "")).status_code == 202
+    passes_on = made(client, provider="sparkpost", credentials=WORKING["sparkpost"])
+    assert client.post("/v1/email/send", json=_mail(passes_on, "bulk")).status_code == 202
 
 
 @pytest.mark.parametrize(
