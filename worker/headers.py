@@ -27,6 +27,7 @@ _RESERVED = re.compile(
 )
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?: [A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*")
 _QUOTED = re.compile(r'(["\\])')
+_PLAIN_VALUE = re.compile(r"[ !#-:<-\[\]-~]{0,60}")
 _WORD = re.compile(r"\s*\S+")
 _ID = re.compile(r"<[!-;=?-~]{1,960}>")
 _MAILBOX = re.compile(
@@ -107,9 +108,14 @@ def mailbox(address: Address) -> str:
 
 
 def phrase(name: str) -> str:
-    if not name.isascii() or len(name) > 60 or "=?" in name:
+    quoted = name if _PHRASE.fullmatch(name) else '"' + _QUOTED.sub(r"\\\1", name) + '"'
+    if len(name) <= 60 and name.isascii() and "=?" not in name:
+        return quoted
+    words = _WORD.findall(quoted)
+    if not name.isascii() or "=?" in name or max(map(len, words)) > 60:
         return f"{EOL} ".join(_encoded_words(name))
-    return name if _PHRASE.fullmatch(name) else '"' + _QUOTED.sub(r"\\\1", name) + '"'
+    start = " " * 10  # room for "Reply-To: "
+    return _filled(start, words).removeprefix(start)
 
 
 def address_line(name: str, addresses: Iterable[Address]) -> str:
@@ -135,19 +141,28 @@ def text_line(name: str, value: str) -> str:
 
 
 def parameter(name: str, value: str) -> str:
-    """A MIME parameter with its leading fold: quoted where ASCII suffices, else as RFC 2231 says."""
-    if value.isascii() and len(value) <= 60:
-        return f'{EOL} {name}="' + _QUOTED.sub(r"\\\1", value) + '"'
-    encoded = quote(value, safe="!#$&+-.^_`{}~")
-    if len(encoded) <= 60:
-        return f"{EOL} {name}*=utf-8''{encoded}"
+    """A MIME parameter with its leading fold: quoted where plain ASCII suffices, else as RFC 2231 says.
+
+    What would need a backslash, and the semicolon, goes the latter way too: some readers end a value there.
+    """
+    if _PLAIN_VALUE.fullmatch(value):
+        return f'{EOL} {name}="{value}"'
+    letters = [quote(letter, safe="!#$&+-.^_`{}~") for letter in value]
+    if sum(map(len, letters)) <= 60:
+        return f"{EOL} {name}*=utf-8''{''.join(letters)}"
     return ";".join(
-        f"{EOL} {name}*{number}*={chunk}" for number, chunk in enumerate(_percent_chunks(f"utf-8''{encoded}"))
+        f"{EOL} {name}*{number}*={section}" for number, section in enumerate(_sections(["utf-8''", *letters]))
     )
 
 
-def _percent_chunks(encoded: str) -> list[str]:
-    return re.findall(r"(?:%[0-9A-F]{2}|[^%]){1,20}", encoded)
+def _sections(letters: Iterable[str]) -> list[str]:
+    """Sections of up to 60 characters in which no letter is torn apart: some readers decode each by itself."""
+    sections = [""]
+    for letter in letters:
+        if len(sections[-1]) + len(letter) > 60:
+            sections.append("")
+        sections[-1] += letter
+    return sections
 
 
 def _decoded(text: str) -> str:

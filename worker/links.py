@@ -38,7 +38,7 @@ _TIDY = (
     (re.compile(r" \( *#[^ )\n]{0,999}\)"), ""),  # leads nowhere from a text
     (re.compile(r"(?<!\S)(\S{1,999}) \( *(?:mailto:|tel:)?\1 *\)"), r"\1"),
     (re.compile(r"(?:[\u00a0\u00ad\u034f\u200b-\u200d\u2007\ufeff] ?){4,}"), " "),  # fills up an inbox's preview
-    (re.compile(r"(?<! ) +$", re.MULTILINE), ""),
+    (re.compile(r"(?<! ) +$|^ (?=\()", re.MULTILINE), ""),
 )
 
 
@@ -180,17 +180,31 @@ def has_unsubscribe_link(source: str) -> bool:
 
 
 def text_from_html(source: str, wanted: Callable[[str], bool]) -> tuple[Piece, ...]:
-    """What the html says as plain text, in pieces: images by their alt, links with their target in brackets.
+    """What the html says as plain text, in pieces: images by their alt, links with their target in brackets, tables in
+    rows unless they only place things.
 
     Empty where it says nothing in words. wanted: as of `html_pieces`. What reads like a variable only as text, such as
     braces written as character references, is none. Line ends must be LF.
     """
     marks = _Marks(source, wanted)
-    text = turbohtml.parse(marks.text).to_text(PlainText(links="inline", images=True))
+    document = turbohtml.parse(marks.text)
+    for table in document.select("table"):
+        if table.attr("role") == "presentation" or table.select_one("table") is not None:
+            _make_blocks(table)
+    text = document.to_text(PlainText(links="inline", images=True))
     for untidy, tidy in _TIDY:
         text = untidy.sub(tidy, text)
     text = text.strip()
     return marks.pieces(f"{text}\n", raw) if text else ()
+
+
+def _make_blocks(table: turbohtml.Element) -> None:
+    """The cells become blocks, one below the other."""
+    level = [table]
+    for _ in ("table", "sections", "rows", "cells"):
+        for element in level:
+            element.tag = "div"
+        level = [child for element in level for child in element.children if isinstance(child, turbohtml.Element)]
 
 
 def _tokens(source: str) -> Iterator[tuple[int, Token]]:

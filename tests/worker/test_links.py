@@ -237,6 +237,10 @@ def words(source: str, variables: dict[str, str] | None = None) -> str:
         ('<a href="https://e.test/"><img src="x.png" alt="Shop"></a>', "Shop (https://e.test/)"),
         ("<div>News&nbsp;&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;</div><p>x", "News\n\nx"),
         ("<p>\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f4bb</p>", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f4bb"),
+        ("<table><tr><td>a<td>b<tr><td>c<td>d</table>", "a  b\nc  d"),
+        ("<table role=presentation><tr><td>a<td>b<tr><td>c</table>", "a\n\nb\n\nc"),
+        ("<table><tr><td>a<td><table><tr><td>b<td>c</table></table>", "a\n\nb  c"),
+        ("<p>a<p><a href='https://e.test/'><img src='x'></a>", "a\n\n(https://e.test/)"),
         ("<!--[if mso]><p>Outlook</p><![endif]--><p>all</p>", "all"),
     ],
 )  # fmt: skip
@@ -257,10 +261,15 @@ def test_a_text_version_has_the_variables_of_the_html_and_no_others() -> None:
     assert words(source) == "{{name}} ({{) {{code}} {{name}}\n"
 
 
-def test_a_text_version_of_a_long_word_is_not_slow() -> None:
+@pytest.mark.parametrize(
+    "source",
+    ["x" * 1_000_000, "(" + " (" * 200_000, "\u200b\u200b\u200b a" * 100_000, "<pre>" + " " * 500_000 + "x", "<table><tr><td>" * 20_000,
+     "<table>" + "<tr><td>x" * 20_000, "<table role=presentation>" + "<tr><td>x" * 20_000, "<div>" * 20_000, "<table><td></table>" * 20_000],
+)  # fmt: skip
+def test_a_text_version_of_html_made_to_be_slow_costs_less_than_a_second(source: str) -> None:
     start = time.process_time()
-    words("<p>" + "x" * 1_000_000 + " (" * 100_000 + "\u200b\u200b\u200b a" * 100_000)
-    assert time.process_time() - start < 2
+    words(source)
+    assert time.process_time() - start < 1
 
 
 def test_the_ids_of_the_token_are_those_of_the_message() -> None:
