@@ -7,6 +7,7 @@ import orjson
 
 MAIL_BYTES = 5_000
 
+SUBJECT = "{{name}}, the news of November"
 _HTML_LINE = '<p style="margin:0">Some words of a newsletter, as many as a paragraph has, and then the next.</p>\n'
 _TEXT_LINE = "Some words of a newsletter, as many as a paragraph has, and then the next.\n"
 HTML = (
@@ -26,9 +27,9 @@ def request(stack: Mapping[str, Any], people: Sequence[str], **more: Any) -> byt
         "from": {"email": stack["from"], "name": "Bench"},
         "mailer_id": stack["mailer_id"],
         "to": [{"email": address, "name": f"Reader {number}"} for number, address in enumerate(people)],
-        "subject": "{{name}}, the news of November",
+        "subject": SUBJECT,
         "content": _CONTENT,
-        "substitutions": {address: _variables(number) for number, address in enumerate(people)},
+        "substitutions": {address: variables(number) for number, address in enumerate(people)},
         "settings": {},
         "contact_id": stack["contact_id"],
         **more,
@@ -40,5 +41,6 @@ def people(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{number:06d}@example.com" for number in range(count)]
 
 
-def _variables(number: int) -> dict[str, str]:
+def variables(number: int) -> dict[str, str]:
+    """Of the mail to one of `people`."""
     return {"name": f"Reader {number}", "city": "Zürich", "plan": "Gold & more", "number": str(number)}

@@ -1,18 +1,22 @@
 """The parts of a bench, in the order in which they run."""
 
 import os
+import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from deploy.bench import composing, fairness, intake, latency, processes, senders, throughput, waiting, webhooks
+from deploy.bench.peers.measure import measure as measure_peers
 from deploy.bench.report import Report
-from deploy.bench.sinks import OwnSink, PostfixSink, open_sink
+from deploy.bench.sinks import OwnSink, PostfixSink, open_counting_sink, open_sink
 from deploy.bench.stack import BenchError, BenchStack
 
 PARTS = (
-    "throughput", "latency", "intake", "waiting", "webhooks", "large", "million", "fairness", "senders", "compose"
+    "throughput", "latency", "intake", "waiting", "webhooks", "large", "million", "fairness", "senders", "peers",
+    "compose",
 )  # fmt: skip
 QUICK = ("throughput", "latency", "intake")
 
@@ -34,6 +38,7 @@ class Size:
     crowd_urgent: int = 1_000
     shares_seconds: float = 10.0
     most_senders: int | None = None
+    peer_mails: int = 2_000
 
 
 def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, tracking: bool = True) -> Report:
@@ -48,7 +53,9 @@ def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, track
     if "senders" in parts:
         with open_sink() as sink:
             senders.measure(sink, report, count=size.mails, say=say, most=size.most_senders)
-    if set(parts) - {"compose", "senders"}:
+    if "peers" in parts:
+        _beside_peers(size, report, say)
+    if set(parts) - {"compose", "senders", "peers"}:
         say("starting a stack of its own")
         with BenchStack() as stack, open_sink() as sink:
             _Bench(stack, sink, size, report, tracking=tracking).run(parts, say)
@@ -56,6 +63,17 @@ def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, track
             report.add(processes.redis_peak(stack.json))
             say("stopping the stack")
     return report
+
+
+def _beside_peers(size: Size, report: Report, say: Callable[[str], None]) -> None:
+    """On a stack of their own: what they leave in PostgreSQL and Redis is not ours."""
+    say("a stack beside which peers send")
+    with (
+        tempfile.TemporaryDirectory(prefix="postroad-sink-") as folder,
+        BenchStack() as stack,
+        open_counting_sink(Path(folder)) as sink,
+    ):
+        measure_peers(stack, sink, report, count=size.peer_mails, say=say)
 
 
 class _Bench:

@@ -1,6 +1,7 @@
 """Where the mail of a bench goes, and the machine's limit: Postfix's smtp-source and smtp-sink, where installed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ from providers.emulators.smtp import SmtpEmulator
 
 NOT_INSTALLED = "smtp-source and smtp-sink are not installed: apt-get install postfix"
 LIMIT_SECONDS = 120.0
+_COUNT = re.compile(rb"mesg=(\d+)\r")
+_LAST_BYTES = 4096
 
 
 def find_tool(name: str) -> str | None:
@@ -29,13 +32,14 @@ def find_tool(name: str) -> str | None:
 class PostfixSink:
     """smtp-sink: takes everything, keeps nothing, counts nothing."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *options: str, log: Path = Path(os.devnull)) -> None:
+        # The log is thrown away as a rule: it complains of every connection that rests.
         self.port = free_port()
         # As root it wants another user; given one by us, not with -u, it still ends when we are killed.
         self._program = Program(
             name="smtp-sink",
-            argv=(program, f"{LOOPBACK}:{self.port}", "1024"),
-            log=Path(os.devnull),  # it complains of every connection that rests
+            argv=(program, *options, f"{LOOPBACK}:{self.port}", "1024"),
+            log=log,
             run_as=unprivileged(Path("nowhere")),
         )
 
@@ -62,6 +66,22 @@ class PostfixSink:
         return 0
 
 
+class CountingPostfixSink(PostfixSink):
+    """smtp-sink that writes how many mails it has taken, after each: as fast for everybody, a little slower."""
+
+    def __init__(self, program: str, log: Path) -> None:
+        super().__init__(program, "-c", log=log)
+        self._log = log
+
+    @property
+    def arrived(self) -> int:
+        """Mails taken so far."""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - _LAST_BYTES))
+            counts = _COUNT.findall(file.read())
+        return int(counts[-1]) if counts else 0
+
+
 class OwnSink:
     """Our emulator, in this process: knows every Message-ID."""
 
@@ -86,6 +106,11 @@ class OwnSink:
         return time.process_time()
 
     @property
+    def arrived(self) -> int:
+        """Mails taken so far."""
+        return len(self.emulator.received)
+
+    @property
     def doubled(self) -> int:
         """Mails that came more often than once, each time counted."""
         return sum(times - 1 for times in self.emulator.ledger.values())
@@ -95,6 +120,12 @@ def open_sink() -> PostfixSink | OwnSink:
     """The fastest there is. Enter it to start it."""
     program = find_tool("smtp-sink")
     return PostfixSink(program) if program else OwnSink()
+
+
+def open_counting_sink(folder: Path) -> CountingPostfixSink | OwnSink:
+    """The fastest that counts, its log in ``folder``. Enter it to start it."""
+    program = find_tool("smtp-sink")
+    return CountingPostfixSink(program, folder / "sink.log") if program else OwnSink()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

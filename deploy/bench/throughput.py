@@ -44,7 +44,7 @@ def measure(
     """Adds the figures, held against smtp-source before and after. ``name``: prefix of the figures' names."""
     sample = min(count, LIMIT_MAILS)
     before = _limits(sink, sample)
-    run = _whole_path(stack, sink, report, count=count, tracking=tracking, name=name)
+    run = whole_path(stack, sink, report, count=count, tracking=tracking, name=name)
     limits = [*before, *_limits(sink, sample)]
     _compare(report, run, limits, name)
     return run
@@ -58,7 +58,7 @@ def compare_cost(report: Report, small: Run, large: Run) -> None:
                       ratio=large.microseconds / small.microseconds, target=target))  # fmt: skip
 
 
-def _whole_path(
+def whole_path(
     stack: BenchStack, sink: PostfixSink | OwnSink, report: Report, *, count: int, tracking: bool, name: str
 ) -> Run:
     mailer_id = stack.add_mailer(f"sink of {name}", sink.port)

@@ -18,8 +18,8 @@ PAGE_WIDTH = 110
               help="With open and click tracking and unsubscribe links.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Every part, up to a million mails: half an hour.")
 @click.option("--only", multiple=True, metavar="PART",
-              help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders or compose; "
-              "may be repeated.")  # fmt: skip
+              help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders, peers or "
+              "compose; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(
@@ -33,7 +33,12 @@ def bench(
     if unknown := sorted(set(only) - set(PARTS)):
         raise click.UsageError(f"There is no part {', '.join(unknown)}. Parts: {', '.join(PARTS)}.")
     parts = only or (PARTS if everything else QUICK)
-    _run(parts, Size(mails=mails, backlog=max(1, min(mails, 30_000))), as_json=as_json, tracking=tracking)
+    _run(
+        parts,
+        Size(mails=mails, backlog=max(1, min(mails, 30_000)), peer_mails=min(mails, 2_000)),
+        as_json=as_json,
+        tracking=tracking,
+    )
 
 
 @bench.command()

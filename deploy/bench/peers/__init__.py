@@ -1,0 +1,1 @@
+"""The usual ways to send mail with Python, measured beside ours: same mail, same server, same machine, same run."""
