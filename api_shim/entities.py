@@ -49,11 +49,12 @@ class Known:
         """Raises VALIDATION_ERROR listing every id that is not in the workspace, each under the caller's own field
         name.
         """
+        named = _named(submission)
+        if all((table, workspace_id, id_) in self._found for _, table, id_ in named):
+            return
         self.look_up([(workspace_id, submission)])
         missing = [
-            Missing(field, str(id_))
-            for field, table, id_ in _named(submission)
-            if (table, workspace_id, id_) not in self._found
+            Missing(field, str(id_)) for field, table, id_ in named if (table, workspace_id, id_) not in self._found
         ]
         if missing:
             only_mailer = all(entry.field in ("mailer_id", "template_id") for entry in missing)

@@ -21,7 +21,7 @@ from api_shim.conversation import conversation
 from api_shim.entities import Known
 from api_shim.errors import ApiError
 from api_shim.idempotency import Original, Repeat
-from api_shim.rows import Entry, Prepared, store
+from api_shim.rows import MANY, Entry, Prepared, store
 from api_shim.sender import pool_of, resolve_sender
 from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
@@ -72,33 +72,42 @@ def accept(
     fields of `Arrival`. Raises ApiError with everything that is wrong; then nothing was stored.
     """
     arrival = Arrival(caller=caller, submission=submission, repeat=repeat, request_id=request_id, awaited=awaited)
-    (answer,) = accept_all(session, [arrival], settings=settings, ringer=ringer)
+    (answer,) = accept_all(Known(session), [arrival], settings=settings, ringer=ringer)
     if isinstance(answer, ApiError):
         raise answer
     return answer
 
 
 def accept_all(
-    session: Session, arrivals: Sequence[Arrival], *, settings: Settings, ringer: BellRinger | None = None
+    known: Known, arrivals: Sequence[Arrival], *, settings: Settings, ringer: BellRinger | None = None
 ) -> list[Accepted | ApiError]:
-    """`accept` for several at once, in one transaction: what they name is looked up together and stored together.
+    """`accept` for several at once: what they name is looked up together, and their rows are written together.
 
-    Returns an answer for each; one that is refused leaves nothing behind and the others as they are.
+    Returns an answer for each; one that is refused leaves nothing behind and the others as they are. Those that
+    `takes_one_statement` may come in a session that commits each statement. Raises MailerGoneError.
     """
-    known = Known(session)
+    session = known.session
     known.look_up((arrival.caller.workspace_id, arrival.submission) for arrival in arrivals)
     admitted = [_admitted(known, arrival, settings, ringer) for arrival in arrivals]
     store(session, [entry for entry in admitted if isinstance(entry, Entry)])
     return [_answer(session, found) for found in admitted]
 
 
+def takes_one_statement(arrival: Arrival) -> bool:
+    """Whether storing it writes nothing but the rows of submission and messages, and not many of these."""
+    return not _writes_more(arrival) and len(arrival.submission.to) < MANY
+
+
+def _writes_more(arrival: Arrival) -> bool:
+    submission = arrival.submission
+    return bool(arrival.repeat or submission.attachments or submission.campaign_id != NO_CAMPAIGN)
+
+
 def _admitted(
     known: Known, arrival: Arrival, settings: Settings, ringer: BellRinger | None
 ) -> Entry | Original | ApiError:
-    submission = arrival.submission
-    writes = arrival.repeat or submission.attachments or submission.campaign_id != NO_CAMPAIGN
     try:
-        with known.session.begin_nested() if writes else nullcontext():
+        with known.session.begin_nested() if _writes_more(arrival) else nullcontext():
             return _admit(known, arrival, settings, ringer)
     except ApiError as refusal:
         return refusal

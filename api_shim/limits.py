@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import redis
@@ -33,8 +33,7 @@ _SCRIPT = files("api_shim").joinpath("gcra.lua").read_text()
 _MAILER = text("""
     select id, caps from mailer
     where workspace_id = :workspace_id and deleted_at is null
-      and case when cast(:mailer_id as uuid) is not null then id = :mailer_id
-               else user_id is not distinct from cast(:user_id as uuid) end
+      and user_id is not distinct from cast(:user_id as uuid)
     order by is_default desc, id limit 1
 """)
 
@@ -90,19 +89,20 @@ def key_limits(caller: Caller, settings: Settings, mails: int) -> list[Limit]:
     return limits
 
 
-@dataclass(frozen=True, slots=True)
-class Capped:
-    """A mailer and its caps."""
+class Capped(Protocol):
+    """What a mailer's limits are made of."""
 
-    id: UUID
-    caps: Mapping[str, Any]
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def caps(self) -> Mapping[str, Any]: ...
 
 
-def capped_mailer(session: Session, workspace_id: UUID, mailer_id: UUID | None, user_id: UUID | None) -> Capped | None:
-    """The mailer that a submission is for: the one it names, else the default one of the user or of the workspace."""
-    parameters = {"workspace_id": workspace_id, "mailer_id": mailer_id, "user_id": user_id}
-    row = session.execute(_MAILER, parameters).one_or_none()
-    return None if row is None else Capped(row.id, row.caps)
+def default_capped(session: Session, workspace_id: UUID, user_id: UUID | None) -> Capped | None:
+    """The mailer of a submission that names none: the default one of the user, or of the workspace."""
+    found: Capped | None = session.execute(_MAILER, {"workspace_id": workspace_id, "user_id": user_id}).one_or_none()
+    return found
 
 
 def mailer_limits(mailer: Capped | None, mails: int) -> list[Limit]:
@@ -152,21 +152,16 @@ class Limiter:
         return [answers[index] for index in range(len(requests))]
 
     def _take_shared(self, requests: Sequence[Sequence[Limit]]) -> list[Standing | ApiError | None]:
-        """For requests with the same limits. If not all of them fit, each is asked for by itself."""
-        costs = [[limit.cost for limit in limits] for limits in requests]
-        together = [
-            replace(limit, cost=sum(cost)) for limit, cost in zip(requests[0], zip(*costs, strict=True), strict=True)
-        ]
-        found = self._take(together)
+        """For requests with the same limits; all are told how these stand in the end.
+
+        If not all of them fit, each is asked for by itself.
+        """
+        sums = [sum(costs) for costs in zip(*([limit.cost for limit in limits] for limits in requests), strict=True)]
+        found = self._take([replace(limit, cost=cost) for limit, cost in zip(requests[0], sums, strict=True)])
         if isinstance(found, ApiError) and found.code.name == "RATE_LIMITED" and len(requests) > 1:
             return list(map(self._alone, requests))
-        answers: list[Standing | ApiError | None] = []
-        if not isinstance(found, list):
-            return [*answers, *(found for _ in requests)]
-        for cost in reversed(costs):
-            answers.append(_tightest(found))
-            found = [replace(one, remaining=one.remaining + spent) for one, spent in zip(found, cost, strict=True)]
-        return answers[::-1]
+        answer = _tightest(found) if isinstance(found, list) else found
+        return [answer for _ in requests]
 
     def _alone(self, limits: Sequence[Limit]) -> Standing | ApiError | None:
         found = self._take(limits)

@@ -8,13 +8,14 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from api_shim.auth import Caller, authenticate
+from api_shim.entities import Known
 from api_shim.errors import ApiError
 from api_shim.idempotency import Repeat
-from api_shim.intake import Arrival, accept_all
-from api_shim.limits import Capped, Limit, Standing, capped_mailer, key_limits, mailer_limits
+from api_shim.intake import Arrival, accept_all, takes_one_statement
+from api_shim.limits import Capped, Limit, Standing, default_capped, key_limits, mailer_limits
 from api_shim.rehearsal import rehearse
 from api_shim.services import Services
 from api_shim.submission import Accepted, Submission
@@ -51,7 +52,7 @@ class Taken:
     limits: Sequence[Limit] = ()
     standing: Standing | None = None
     """Where the caller's limits stand; None while Redis is away."""
-    apart: Callable[[], "Taken"] | None = None
+    apart: Callable[[], None] | None = None
     """It takes long: it was read, and is to be stored by calling this in a thread."""
     accepted: Accepted | None = None
     rehearsal: dict[str, Any] | None = None
@@ -59,25 +60,45 @@ class Taken:
     fault: Exception | None = None
     """An ApiError that refuses it, or a failure of ours."""
 
+    def arrival(self) -> Arrival:
+        """What is welcome, for `accept_all`."""
+        if self.caller is None or self.submission is None:
+            raise TypeError("what is welcome was read")
+        return Arrival(
+            caller=self.caller,
+            submission=self.submission,
+            repeat=self.request.repeat,
+            request_id=self.request.request_id,
+            traceparent=self.request.traceparent,
+            awaited=self.request.awaited,
+        )
+
 
 class Reception:
     """Takes requests in, several at a time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        statements = services.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._by_statement = sessionmaker(statements, expire_on_commit=False)
+        """Sessions in which each statement is a transaction: a group takes half as many round trips."""
 
     def take(self, requests: Sequence[Incoming]) -> list[Taken]:
         """Reads, limits and stores. Raises what the database raises when it is away; then nothing was stored."""
-        with self._services.sessions() as session:
-            reader = _Reader(session, self._services)
+        with self._by_statement() as session:
+            known = Known(session)
+            reader = _Reader(known, self._services)
             read = [reader.read(request) for request in requests]
-            session.rollback()  # no transaction stays open while Redis is asked
             self._limit(read)
             welcome = [taken for taken in read if taken.fault is None]
             for taken in welcome if len(requests) > 1 else ():
                 if taken.submission and _takes_long(taken.submission):
-                    taken.apart = partial(self._store_apart, taken)
-            self._store(session, [taken for taken in welcome if taken.apart is None])
+                    taken.apart = partial(self._store_each, (taken,))
+            now = [taken for taken in welcome if taken.apart is None]
+            plain = [taken for taken in now if _is_plain(taken)]
+            left = self._store_plain(known, plain) if plain else ()
+        self._store_each(left)
+        self._store([taken for taken in now if not _is_plain(taken)])
         return read
 
     def _limit(self, read: Sequence[Taken]) -> None:
@@ -89,83 +110,83 @@ class Reception:
             else:
                 taken.standing = answer
 
-    def _store_apart(self, taken: Taken) -> Taken:
-        with self._services.sessions() as session:
-            self._store(session, [taken])
-        return taken
-
-    def _store(self, session: Session, group: Sequence[Taken]) -> None:
-        """All in one transaction. If it fails though the database is there, each in its own, so that one that cannot
-        be stored takes nobody with it.
-        """
+    def _store_plain(self, known: Known, group: Sequence[Taken]) -> Sequence[Taken]:
+        """All by one statement. If it fails though the database is there, nothing is stored and all are returned."""
         try:
-            self._store_together(session, group)
+            self._accept(known, group)
         except Exception as error:
-            session.rollback()
-            if len(group) < 2 or _is_away(error):
+            if _is_away(error):
                 raise
-            for taken in group:
-                try:
-                    self._store_together(session, [taken])
-                except Exception as own:  # noqa: BLE001 -- told to its own caller, and logged with the answer
-                    session.rollback()
-                    taken.fault = own
+            return group
+        faultpoint("intake_stored")
+        return ()
+
+    def _store(self, group: Sequence[Taken]) -> None:
+        """All in one transaction; what cannot be stored takes nobody with it."""
+        if len(group) < 2 or any(taken.submission and taken.submission.dry_run for taken in group):
+            self._store_each(group)
+            return
+        try:
+            with self._services.sessions() as session:
+                self._store_together(session, group)
+        except Exception as error:
+            if _is_away(error):
+                raise
+            self._store_each(group)
+
+    def _store_each(self, group: Sequence[Taken]) -> None:
+        for taken in group:
+            try:
+                with self._services.sessions() as session:
+                    if taken.submission and taken.submission.dry_run:
+                        self._rehearse(session, taken)
+                    else:
+                        self._store_together(session, [taken])
+            except Exception as fault:  # noqa: BLE001 -- told to its own caller, and logged with the answer
+                taken.fault = fault
 
     def _store_together(self, session: Session, group: Sequence[Taken]) -> None:
-        arriving, arrivals = [], []
-        for taken in group:
-            if taken.caller is None or taken.submission is None:
-                raise TypeError("what is welcome was read")
-            if taken.submission.dry_run:
-                self._rehearse(session, taken, taken.caller, taken.submission)
-                continue
-            request = taken.request
-            arriving.append(taken)
-            arrivals.append(
-                Arrival(
-                    caller=taken.caller,
-                    submission=taken.submission,
-                    repeat=request.repeat,
-                    request_id=request.request_id,
-                    traceparent=request.traceparent,
-                    awaited=request.awaited,
-                )
-            )
-        answers = accept_all(session, arrivals, settings=self._services.settings, ringer=self._services.ringer)
+        self._accept(Known(session), group)
         faultpoint("intake_storing")
         session.commit()
         faultpoint("intake_stored")
-        for taken, answer in zip(arriving, answers, strict=True):
+
+    def _accept(self, known: Known, group: Sequence[Taken]) -> None:
+        settings, ringer = self._services.settings, self._services.ringer
+        answers = accept_all(known, [taken.arrival() for taken in group], settings=settings, ringer=ringer)
+        for taken, answer in zip(group, answers, strict=True):
             if isinstance(answer, ApiError):
                 taken.fault = answer
             else:
                 taken.accepted = answer
 
-    def _rehearse(self, session: Session, taken: Taken, caller: Caller, submission: Submission) -> None:
-        try:
-            taken.rehearsal = rehearse(session, caller, submission, services=self._services)
-        except ApiError as refusal:
-            taken.fault = refusal
+    def _rehearse(self, session: Session, taken: Taken) -> None:
+        arrival = taken.arrival()
+        taken.rehearsal = rehearse(session, arrival.caller, arrival.submission, services=self._services)
 
 
 class _Reader:
     """Authenticates and parses the requests of a group; each key and each mailer is looked at once."""
 
-    def __init__(self, session: Session, services: Services) -> None:
-        self._session = session
+    def __init__(self, known: Known, services: Services) -> None:
+        self._known = known
+        self._session = known.session
         self._services = services
         self._callers: dict[str | None, Caller | ApiError] = {}
-        self._mailers: dict[tuple[UUID, UUID | None, UUID | None], Capped | None] = {}
+        self._limits: dict[tuple[str | None, UUID | None, UUID | None, int], list[Limit]] = {}
 
     def read(self, request: Incoming) -> Taken:
         """Who may not send learns nothing about the body."""
         taken = Taken(request=request)
         try:
             caller = taken.caller = self._caller(request.authorization)
-            taken.limits = key_limits(caller, self._services.settings, 0)
-            caller.require(SCOPE)
-            submission = taken.submission = request.parse(self._session, caller)
-            taken.limits = self._limits(caller, submission)
+            try:
+                caller.require(SCOPE)
+                submission = taken.submission = request.parse(self._session, caller)
+            except ApiError:
+                taken.limits = key_limits(caller, self._services.settings, 0)
+                raise
+            taken.limits = self._limits_of(request.authorization, caller, submission)
         except SQLAlchemyError:
             raise
         except Exception as fault:  # noqa: BLE001 -- its neighbours have nothing to do with it
@@ -184,17 +205,27 @@ class _Reader:
             raise found
         return found
 
-    def _limits(self, caller: Caller, submission: Submission) -> list[Limit]:
+    def _limits_of(self, authorization: str | None, caller: Caller, submission: Submission) -> list[Limit]:
         mails = len(submission.to) if submission.individual else 1
         user_id = submission.sender_user_id if submission.personal else None
-        key = (caller.workspace_id, submission.mailer_id, user_id)
-        if key not in self._mailers:
-            self._mailers[key] = capped_mailer(self._session, *key)
-        return key_limits(caller, self._services.settings, mails) + mailer_limits(self._mailers[key], mails)
+        key = (authorization, submission.mailer_id, user_id, mails)
+        if key not in self._limits:
+            mailer = self._mailer(caller.workspace_id, submission.mailer_id, user_id)
+            self._limits[key] = key_limits(caller, self._services.settings, mails) + mailer_limits(mailer, mails)
+        return self._limits[key]
+
+    def _mailer(self, workspace_id: UUID, mailer_id: UUID | None, user_id: UUID | None) -> Capped | None:
+        if mailer_id is not None:
+            return self._known.mailer(workspace_id, mailer_id)
+        return default_capped(self._session, workspace_id, user_id)
 
 
 def _is_away(error: Exception) -> bool:
     return isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def _is_plain(taken: Taken) -> bool:
+    return not (taken.submission and taken.submission.dry_run) and takes_one_statement(taken.arrival())
 
 
 def _takes_long(submission: Submission) -> bool:

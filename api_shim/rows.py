@@ -57,6 +57,10 @@ class Prepared:
     """What ``settings.phishing_protection`` found; None where it is off."""
 
 
+class MailerGoneError(Exception):
+    """A mailer was deleted since it was looked up; nothing was stored."""
+
+
 class Entry:
     """One submission on its way in. Its messages are made one at a time: a hundred thousand need no list."""
 
@@ -157,7 +161,10 @@ class Entry:
 
 
 def store(session: Session, entries: Sequence[Entry]) -> None:
-    """Writes the rows of all entries in the session's transaction. Raises what SQLAlchemy raises."""
+    """Writes the rows of all entries: one statement, unless they make `MANY` messages.
+
+    Raises MailerGoneError, and what SQLAlchemy raises.
+    """
     raw = session.connection().connection.driver_connection
     if not isinstance(raw, Connection):
         raise TypeError("the session has no database connection")
@@ -167,18 +174,37 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
         raise OperationalError(_STORE, None, error, hide_parameters=True) from error
 
 
-def _insert(table: str, columns: Mapping[str, str], given: str) -> str:
-    """Rows of one table from a JSON array of them."""
-    names = ", ".join(columns)
+def _given(name: str, columns: Mapping[str, str]) -> str:
+    """The rows of one table in a JSON document."""
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    return f"insert into {table} ({names}) select {names} from json_to_recordset({given}) as given({types})"  # noqa: S608 -- of names that stand above
+    return f"json_to_recordset((select doc->'{name}' from doc)) as given({types})"  # noqa: S608 -- as below
 
 
+def _names(columns: Mapping[str, str], prefix: str = "") -> str:
+    return ", ".join(prefix + name for name in columns)
+
+
+# All or nothing: only under mailers that are there and stay until the commit. The lock is the one that the foreign key
+# takes anyway.
 _STORE = f"""
     with doc as (select %s::json as doc),
-         submissions as ({_insert("submission", _SUBMISSION, "(select doc->'submissions' from doc)")}),
-         messages as ({_insert("message", _MESSAGE, "(select doc->'messages' from doc)")})
-    {_insert("metric_count", _COUNTED, "(select doc->'counted' from doc)")}
+         alive as materialized (
+             select id from mailer where id = any(%s) and deleted_at is null order by id for key share
+         ),
+         stored as (
+             insert into submission ({_names(_SUBMISSION)}) select {_names(_SUBMISSION, "given.")}
+             from {_given("submissions", _SUBMISSION)} where (select count(*) from alive) = %s
+             returning id
+         ),
+         messages as (
+             insert into message ({_names(_MESSAGE)}) select {_names(_MESSAGE, "given.")}
+             from {_given("messages", _MESSAGE)} join stored on stored.id = given.submission_id
+         ),
+         counted as (
+             insert into metric_count ({_names(_COUNTED)}) select {_names(_COUNTED)}
+             from {_given("counted", _COUNTED)} where exists (select from stored)
+         )
+    select count(*) from stored
 """  # noqa: S608 -- of names that stand above
 
 
@@ -192,7 +218,10 @@ def _write(raw: Connection[Any], entries: Sequence[Entry]) -> None:
         "messages": [] if is_many else list(messages),
         "counted": _counted(entries),
     }
-    raw.execute(_STORE, (orjson.dumps(given).decode(),))
+    mailers = list({entry.sender.mailer.id for entry in entries})
+    row = raw.execute(_STORE, (orjson.dumps(given).decode(), mailers, len(mailers))).fetchone()
+    if row is None or not row[0]:
+        raise MailerGoneError
     if is_many:
         _copy(raw, messages)
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.errors import ApiError
+from api_shim.gathering import Gatherer
 from api_shim.http import UNAVAILABLE, Json, caller_gone, error_response, services, show_standing, unavailable
 from api_shim.idempotency import keep_answer, repeat_of
 from api_shim.reception import Incoming, Parse, Reception, Taken
@@ -124,8 +125,11 @@ async def _take(request: Request, incoming: Incoming, *, alone: bool) -> Taken:
     if alone:
         (taken,) = await run_in_threadpool(reception.take, [incoming])
         return taken
-    taken = await request.app.state.intake.do(incoming)
-    return await run_in_threadpool(taken.apart) if taken.apart else taken
+    gathered: Gatherer[Incoming, Taken] = request.app.state.intake
+    taken = await gathered.do(incoming)
+    if taken.apart is not None:
+        await run_in_threadpool(taken.apart)
+    return taken
 
 
 async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Preference, seconds: float) -> Response:

@@ -1,0 +1,193 @@
+"""Requests that arrive together: stored together, refused one by one."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from api_shim.auth import Caller
+from api_shim.gathering import Gatherer
+from api_shim.idempotency import Repeat
+from api_shim.limits import DAY, Limit, Limiter
+from api_shim.reception import Incoming, Parse, Reception, Taken
+from api_shim.services import Services
+from api_shim.submission import Link, Shape, Submission
+from models.base import uuid7
+from models.content import Address
+from tests.api_shim.conftest import Tenant
+from tests.api_shim.record_rows import add_mailer
+
+
+class TestGatherer:
+    def test_who_comes_while_a_group_is_under_way_makes_the_next_one(self) -> None:
+        groups: list[list[int]] = []
+        under_way = threading.Event()
+
+        def work(items: Sequence[int]) -> list[int]:
+            groups.append(list(items))
+            under_way.set()
+            time.sleep(0.01)
+            return [item * 10 for item in items]
+
+        async def run() -> list[int]:
+            gatherer: Gatherer[int, int] = Gatherer(work, threads=1)
+            first = asyncio.create_task(gatherer.do(0))
+            await asyncio.to_thread(under_way.wait)
+            rest = await asyncio.gather(*(gatherer.do(number) for number in range(1, 6)))
+            gatherer.close()
+            return [await first, *rest]
+
+        assert asyncio.run(run()) == [0, 10, 20, 30, 40, 50]
+        assert groups == [[0], [1, 2, 3, 4, 5]]
+
+    def test_a_group_that_is_held_up_holds_up_nobody_else(self) -> None:
+        held, let_go = threading.Event(), threading.Event()
+
+        def work(items: Sequence[int]) -> Sequence[int]:
+            if 0 in items:
+                held.set()
+                let_go.wait(10)
+            return items
+
+        async def run() -> float:
+            gatherer: Gatherer[int, int] = Gatherer(work, threads=2)
+            slow = asyncio.create_task(gatherer.do(0))
+            await asyncio.to_thread(held.wait)
+            began = time.monotonic()
+            await gatherer.do(1)
+            took = time.monotonic() - began
+            let_go.set()
+            await slow
+            gatherer.close()
+            return took
+
+        assert asyncio.run(run()) < 5
+
+    def test_what_the_work_raises_goes_to_all_of_the_group_and_the_next_one_goes_on(self) -> None:
+        def work(items: Sequence[int]) -> Sequence[int]:
+            if 0 in items:
+                raise ValueError("no")
+            return items
+
+        async def run() -> list[int | BaseException]:
+            gatherer: Gatherer[int, int] = Gatherer(work, threads=1)
+            failed = await asyncio.gather(gatherer.do(0), gatherer.do(1), return_exceptions=True)
+            return [*failed, await gatherer.do(2)]
+
+        first, second, third = asyncio.run(run())
+        assert (str(first), str(second), third) == ("no", "no", 2)
+
+
+@pytest.fixture
+def reception(app_services: Services) -> Reception:
+    return Reception(app_services)
+
+
+@pytest.fixture
+def mailer_id(session: Session, tenant: Tenant) -> UUID:
+    return add_mailer(session, tenant)
+
+
+def submission(mailer_id: UUID, address: str, **fields: object) -> Submission:
+    values = {"shape": Shape.MAILER, "to": (Address(address),), "individual": True, "subject": "Hello", "text": "Hello"}
+    return Submission(**(values | {"mailer_id": mailer_id} | fields))  # type: ignore[arg-type]
+
+
+def incoming(tenant: Tenant, parsed: Submission | Parse, key: str | None = None) -> Incoming:
+    def parse(_session: Session, _caller: Caller) -> Submission:
+        assert isinstance(parsed, Submission)
+        return parsed
+
+    return Incoming(
+        authorization=f"Bearer {tenant.key}",
+        parse=parse if isinstance(parsed, Submission) else parsed,
+        repeat=Repeat(key, b"fingerprint", {}) if key else None,
+        request_id="together",
+        traceparent=None,
+        awaited=False,
+    )
+
+
+def stored(session: Session, tenant: Tenant) -> list[str]:
+    query = text("select recipients[1] from message where workspace_id = :id order by id")
+    return list(session.execute(query, {"id": tenant.workspace_id}).scalars())
+
+
+def fates(taken: Sequence[Taken]) -> list[str]:
+    return [type(one.fault).__name__ if one.fault else "accepted" for one in taken]
+
+
+def test_one_that_is_refused_takes_nobody_with_it(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    unknown = Link(field="contact_id", kind="contact", id=uuid7())
+    requests = [
+        incoming(tenant, submission(mailer_id, "ann@example.com")),
+        incoming(tenant, submission(mailer_id, "bob@example.com", links=(unknown,))),
+        incoming(tenant, submission(mailer_id, "cat@example.com", campaign_id="spring")),
+        incoming(tenant, submission(mailer_id, "dan@example.com"), key="once"),
+    ]
+    assert fates(reception.take(requests)) == ["accepted", "ApiError", "accepted", "accepted"]
+    assert sorted(stored(session, tenant)) == ["ann@example.com", "cat@example.com", "dan@example.com"]
+
+
+def test_a_body_that_makes_us_fail_fails_alone(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    def broken(_session: Session, _caller: Caller) -> Submission:
+        raise ZeroDivisionError
+
+    taken = reception.take([incoming(tenant, broken), incoming(tenant, submission(mailer_id, "ann@example.com"))])
+    assert fates(taken) == ["ZeroDivisionError", "accepted"]
+    assert stored(session, tenant) == ["ann@example.com"]
+
+
+def test_a_mailer_that_is_deleted_meanwhile_gets_no_mail_and_the_others_get_theirs_once(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    dead = add_mailer(session, tenant)
+
+    def delete_and_parse(_session: Session, _caller: Caller) -> Submission:
+        session.execute(text("update mailer set deleted_at = now() where id = :id"), {"id": dead})
+        session.commit()
+        return submission(mailer_id, "bob@example.com")
+
+    requests = [
+        incoming(tenant, submission(dead, "ann@example.com")),
+        incoming(tenant, delete_and_parse),
+        incoming(tenant, submission(mailer_id, "cat@example.com")),
+    ]
+    assert fates(reception.take(requests)) == ["ApiError", "accepted", "accepted"]
+    assert sorted(stored(session, tenant)) == ["bob@example.com", "cat@example.com"]
+
+
+def test_two_with_the_same_key_in_one_group_are_one_submission(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    requests = [incoming(tenant, submission(mailer_id, "ann@example.com"), key="same") for _ in range(3)]
+    taken = reception.take(requests)
+    assert len({one.accepted.submission_id for one in taken if one.accepted}) == 1
+    assert stored(session, tenant) == ["ann@example.com"]
+
+
+def test_of_more_than_the_cap_allows_as_many_pass_as_it_allows(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    caps = text("""update api_key set caps = '{"per_day": 3}' where id = :id""")
+    session.execute(caps, {"id": tenant.key_id})
+    session.commit()
+    requests = [incoming(tenant, submission(mailer_id, f"reader{number}@example.com")) for number in range(5)]
+    assert fates(reception.take(requests)).count("accepted") == 3
+    assert len(stored(session, tenant)) == 3
+
+
+def test_a_group_is_told_how_the_limits_stand_after_it(app_services: Services, tenant: Tenant) -> None:
+    limiter: Limiter = app_services.limiter
+    limits = [Limit("per_day", f"postroad:limit:test:{tenant.key_id}", 100, DAY, 2)]
+    standings = limiter.take_all([limits, limits, limits])
+    assert [getattr(one, "remaining", None) for one in standings] == [94, 94, 94]
