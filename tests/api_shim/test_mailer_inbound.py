@@ -94,7 +94,8 @@ def test_the_source_of_a_mail_shows_the_address_that_its_answers_go_to(
     assert answer.status_code == 202, answer.text
     [message] = client.get("/v1/messages", params={"ref_id": answer.json()["ref_id"]}).json()["data"]
     address = app_services.paths.reply("reply.demo.test", UUID(message["id"]))
-    assert f"Reply-To: Ada\r\n <{address}>\r\n" in client.get(f"/v1/messages/{message['id']}/raw").text
+    raw = client.get(f"/v1/messages/{message['id']}/raw").text
+    assert [line for line in raw.splitlines() if line.startswith("Reply-To")] == [f"Reply-To: Ada <{address}>"]
 
 
 def test_only_a_server_that_takes_any_sender_can_have_return_paths(client: TestClient) -> None:
