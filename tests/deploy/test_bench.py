@@ -35,7 +35,7 @@ def test_every_part_measures_something_and_nothing_is_left_behind(
     folder = scratch / "bench"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    report = run(set(PARTS) - {"large"}, TINY, lambda _: None)
+    report = run(set(PARTS) - {"large", "peers"}, TINY, lambda _: None)
     figures = {figure.name: figure.value for figure in report.figures}
     assert set(figures) >= MEASURED
     maybe_nothing = ("waiting", "least_share", "throughput_dead", "million_dead")

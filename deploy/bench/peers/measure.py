@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import redis
+from psycopg import sql
 
 from deploy.bench import mails, processes, throughput
 from deploy.bench.peers.catalogue import PEERS, Peer
@@ -127,7 +128,8 @@ def _empty_redis(url: str) -> str:
 
 def _fresh_database(url: str, name: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
+        for statement in ("drop database if exists {} with (force)", "create database {}"):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 

@@ -64,8 +64,8 @@ class Trial:
             "PYTHONPATH": str(Path(__file__).parent),
             "RQ_REDIS_URL": self._job.redis_url,  # as an option it would be seen in the list of processes
         }
+        self._orders = self._start_submitter()
         try:
-            self._orders = self._start_submitter()
             self._wait((self._folder / "ready").exists, START_SECONDS, "was not ready")
             for number, command in enumerate(self._peer.workers):
                 argv = self._argv(command)
@@ -84,6 +84,7 @@ class Trial:
             with suppress(ProcessLookupError):  # each leads a group: its children, too
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        self._orders.close()
 
     def send(self, first: int, end: int) -> Sending:
         """Submits the mails from ``first`` to before ``end`` and waits until they have arrived.
