@@ -165,7 +165,7 @@ def prepare(
     known.require(caller.workspace_id, submission)
     sender = resolve_sender(known, caller, submission)
     words = wording(known.session, caller.workspace_id, submission)
-    earlier = conversation(known.session, submission)
+    earlier = conversation(known.session, caller.workspace_id, submission)
     content = Content(
         sender=sender.address,
         to=() if submission.individual else submission.to,

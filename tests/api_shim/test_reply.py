@@ -64,6 +64,42 @@ def test_whoever_wrote_last_is_answered_under_the_threads_subject(
     assert content.html == "<p>Hi</p>"
 
 
+def test_c28_the_chain_reaches_back_to_before_our_part_of_the_conversation(
+    client: TestClient, session: Session, tenant: Tenant, mailer: UUID
+) -> None:
+    id_ = add_thread(session, tenant)
+    older = ["<root@example.com>", "<forwarded@example.com>"]
+    add_inbound(session, tenant, id_, at=0, rfc_message_id="<1@example.com>", references=older)
+    add_log(session, tenant, thread_id=id_, at=1, rfc_message_id="<2@mail.test>")
+    add_inbound(
+        session, tenant, id_, at=2, rfc_message_id="<3@example.com>",
+        references=[*older, "<1@example.com>", "<2@mail.test>", "<é@no-id>"],
+    )  # fmt: skip
+    content = replied(client, session, id_)
+    assert content.references == (*older, "<1@example.com>", "<2@mail.test>", "<3@example.com>")
+    assert content.in_reply_to == "<3@example.com>"
+
+
+def test_c28_a_person_is_answered_and_not_the_automatic_note_that_came_later(
+    client: TestClient, session: Session, tenant: Tenant, mailer: UUID
+) -> None:
+    id_ = add_thread(session, tenant)
+    add_inbound(session, tenant, id_, at=0, rfc_message_id="<question@example.com>")
+    add_inbound(session, tenant, id_, at=1, rfc_message_id="<away@example.com>", is_automatic=True)
+    content = replied(client, session, id_)
+    assert content.in_reply_to == "<question@example.com>"
+    assert content.references == ("<question@example.com>", "<away@example.com>")
+
+
+def test_c28_a_conversation_of_a_hundred_mails_keeps_its_whole_chain(
+    client: TestClient, session: Session, tenant: Tenant, mailer: UUID
+) -> None:
+    id_ = add_thread(session, tenant)
+    names = [f"<{number}@example.com>" for number in range(100)]
+    add_inbound(session, tenant, id_, at=0, rfc_message_id=names[-1], references=names[:-1])
+    assert replied(client, session, id_).references == tuple(names)
+
+
 def test_where_nobody_wrote_yet_the_last_recipient_is_written_to(
     client: TestClient, session: Session, tenant: Tenant, mailer: UUID
 ) -> None:
