@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +12,8 @@ from celery import Celery
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from deploy.check import Check
+from deploy.domain_checks import Watched, check_domains, read_domains
 from models.migrations import config
 from worker.beat import SAMPLE_SECONDS, due_lanes
 from worker.bell import QUEUES, Bells, Lane
@@ -48,19 +49,6 @@ _OVERDUE = {
 """By the task of a lane: whether what is due in it waits in vain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One finding. ``fix`` says what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    found: str
-    fix: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        return {"check": self.name, "ok": self.ok, "found": self.found, "fix": self.fix or None}
-
-
 def check_settings(settings: Settings) -> Check:
     """Whether the values are usable; that the required ones are there is known when there are settings at all."""
     from cryptography.fernet import Fernet
@@ -85,6 +73,7 @@ def check_settings(settings: Settings) -> Check:
 def examine(settings: Settings, engine: Engine) -> Iterator[Check]:
     """Every check in turn. Without a database, or its tables, what needs them is left out."""
     yield check_settings(settings)
+    domains: list[Watched] = []
     try:
         with engine.connect() as connection:
             yield Check(name="database", ok=True, found=_version(connection))
@@ -94,6 +83,7 @@ def examine(settings: Settings, engine: Engine) -> Iterator[Check]:
             yield from _check_redises(settings)
             if migrations.ok:
                 yield from _check_work(connection, settings)
+                domains = read_domains(connection, settings)
     except SQLAlchemyError as error:
         yield Check(
             name="database",
@@ -102,6 +92,7 @@ def examine(settings: Settings, engine: Engine) -> Iterator[Check]:
             fix="Check POSTROAD_DATABASE_URL, and that PostgreSQL runs and lets this machine in.",
         )
         yield from _check_redises(settings)
+    yield from check_domains(domains, settings.dns_servers)
 
 
 def _version(connection: Connection) -> str:

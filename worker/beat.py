@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import gauges, lease
 from worker.bell import FOLLOWUP_LANE, REPORTS_LANE, Lane, endpoint_lane, inbox_lane, send_lane
+from worker.domain_check import check_until
 from worker.fallback import Fallbacks
 from worker.faults import faultpoint
 from worker.invariants import sampled_violations
@@ -177,11 +178,14 @@ def _due_lanes(connection: Connection) -> Iterable[Lane]:
 def run(runtime: Runtime, stop: threading.Event) -> None:
     """Ticks until ``stop`` is set."""
     ticker = Ticker(runtime)
-    # Measuring a long queue takes its time; ringing does not wait for it.
-    sampler = threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler", daemon=True)
-    keeper = threading.Thread(target=keep_until, args=(runtime, stop), name="keeper", daemon=True)
-    sampler.start()
-    keeper.start()
+    # Measuring, keeping and asking the DNS take their time; ringing does not wait for them.
+    others = [
+        threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler", daemon=True),
+        threading.Thread(target=keep_until, args=(runtime, stop), name="keeper", daemon=True),
+        threading.Thread(target=check_until, args=(runtime, stop), name="domains", daemon=True),
+    ]
+    for thread in others:
+        thread.start()
     next_housekeeping = time.monotonic()
     while not stop.is_set():
         started = time.monotonic()
@@ -190,8 +194,8 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
             next_housekeeping = started + 60
             ticker.housekeeping()
         stop.wait(max(0.0, TICK_SECONDS - (time.monotonic() - started)))
-    sampler.join()
-    keeper.join()
+    for thread in others:
+        thread.join()
 
 
 def _sample_until(ticker: Ticker, stop: threading.Event) -> None:

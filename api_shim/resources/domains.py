@@ -1,6 +1,6 @@
 """``/v1/domains``: the domains that mail is sent from, the keys that sign it, and the DNS records they need."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 
 from api_shim.audit import audit
 from api_shim.auth import Caller
-from api_shim.dkim_keys import activate, add_keys, forget_retired, keys_of
 from api_shim.errors import ApiError, Fault
 from api_shim.http import SessionDep, caller_with, services
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from api_shim.text import Domain
 from models.base import uuid7
 from models.domain import DkimKey, KeyStatus, SendingDomain
-from worker.dkim import Algorithm
-from worker.domain_records import Finding, PublicKey, Record, Records, dkim_name, expected
+from worker.dkim_keys import activate, add_keys, forget_retired, keys_of
+from worker.domain_check import records_of, take_in
+from worker.domain_records import Record, Records
 from worker.hosts import is_public_suffix
 from worker.settings import Settings
 
@@ -109,17 +109,11 @@ def check_domain(id: UUID, request: Request, session: SessionDep, caller: Writer
     """Looks the records up and says what to do about each. New keys whose record is there sign from now on."""
     settings = services(request).settings
     row = _find(session, caller, id)
-    wanted = _records(settings, row, keys_of(session, [row]))
+    wanted = records_of(settings, row, keys_of(session, [row]))
     session.commit()  # the DNS may take its time: no connection is kept from others meanwhile
     findings = Records(settings.dns_servers).look_at(wanted)
     row = _find(session, caller, id, lock=True)
-    forget_retired(session, row)
-    keys = keys_of(session, [row])
-    seen = [key for key in keys if key.status == KeyStatus.PENDING and _is_published(row, key, findings)]
-    activate(keys, seen)
-    for key in seen:
-        audit(session, caller, "domain.key_activated", str(id), domain=row.name, selector=key.selector)
-    row.findings, row.checked_at = {name: found.to_json() for name, found in findings.items()}, datetime.now(UTC)
+    keys = take_in(session, row, findings, api_key_id=caller.key_id)
     session.commit()
     return show(settings, row, keys)
 
@@ -166,18 +160,6 @@ def _own(row: SendingDomain, keys: Iterable[DkimKey]) -> list[DkimKey]:
     return [key for key in keys if key.domain_id == row.id]
 
 
-def _records(settings: Settings, row: SendingDomain, keys: Sequence[DkimKey]) -> list[Record]:
-    public = [
-        PublicKey(selector=key.selector, algorithm=Algorithm(key.algorithm), public=key.public_key) for key in keys
-    ]
-    return expected(row.name, public, spf=settings.spf_mechanisms, mail_host=settings.mail_host_name)
-
-
-def _is_published(row: SendingDomain, key: DkimKey, findings: Mapping[str, Finding]) -> bool:
-    finding = findings.get(f"TXT {dkim_name(key.selector, row.name)}")
-    return finding is not None and finding.ok is True
-
-
 _UNCHECKED: dict[str, Any] = {"found": [], "ok": None, "advice": "not checked yet"}
 
 
@@ -189,7 +171,7 @@ def show(settings: Settings, row: SendingDomain, keys: Sequence[DkimKey]) -> dic
         "domain": row.name,
         "status": "signing" if signing else "pending",
         "keys": [_shown_key(key) for key in keys],
-        "records": [_shown_record(row, record) for record in _records(settings, row, keys)],
+        "records": [_shown_record(row, record) for record in records_of(settings, row, keys)],
         "checked_at": row.checked_at,
         "created_at": row.created_at,
     }

@@ -12,15 +12,16 @@ from deploy.commands.output import Output, as_json
 @click.option("--invariants", "deep", is_flag=True, help="Count the rows that break what must always hold.")
 @as_json
 def doctor(deep: bool, as_json: bool) -> None:
-    """Check settings, database, Redis, clocks, workers, beat and queues. Ends with 1 if anything is wrong.
+    """Check settings, database, Redis, clocks, workers, beat, queues and domains. Ends with 1 if anything is wrong.
 
     Needs the POSTROAD_* settings of the server.
     """
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
+    from deploy.check import Check
     from deploy.commands.processes import settings
-    from deploy.doctor import Check, examine
+    from deploy.doctor import examine
     from worker.invariants import violations
 
     output = Output(as_json=as_json)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 from cryptography.fernet import Fernet
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, select, text
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
@@ -17,11 +17,16 @@ from api_shim.submission import Shape, Submission
 from models.access import Workspace
 from models.base import uuid7
 from models.content import Address
+from models.domain import SendingDomain
 from models.mailer import Mailer
 from tests.conftest import Services, Stack
 from tests.deploy.shell import run, run_on_terminal
+from tests.dns_server import DnsServer
+from worker.dkim_keys import add_keys, keys_of
+from worker.domain_check import records_of
 from worker.invariants import INVARIANTS, sampled_violations, violations
 from worker.settings import Settings
+from worker.vault import Vault
 
 KEYS = Fernet.generate_key().decode()
 
@@ -131,6 +136,43 @@ def test_a_database_that_is_behind_is_told_to_migrate(env: dict[str, str], conne
     checks = _examined(env)
     assert checks["migrations"]["fix"] == "Run: postroad migrate"
     assert "beat" not in checks
+
+
+def test_a_domain_whose_records_are_wrong_is_told_what_to_publish(
+    env: dict[str, str], connection: Connection, fresh_url: str
+) -> None:
+    settings = Settings(database_url=fresh_url, secret_keys=KEYS)
+    with Session(connection) as session:
+        workspace = Workspace(name="w", mail_domain="demo.test")
+        session.add(workspace)
+        session.flush()
+        for name in ("acme-mail.com", "no-keys.com"):
+            session.add(SendingDomain(workspace_id=workspace.id, name=name, created_at=datetime.now(UTC)))
+        mailer = Mailer(
+            workspace_id=workspace.id, provider="smtp", name="m", from_addresses=[], domains=[], hook_token="t",
+            sealed_credentials=b"", return_path_domain="bounces.acme-mail.com",
+        )  # fmt: skip
+        session.add(mailer)
+        session.flush()
+        row = session.scalars(select(SendingDomain).where(SendingDomain.name == "acme-mail.com")).one()
+        add_keys(session, Vault(KEYS), row)
+        session.flush()
+        records = records_of(settings, row, keys_of(session, [row]))
+        session.commit()
+    zone: dict[str, dict[str, str]] = {"acme-mail.com": {}} | {each.name: {} for each in records}
+    with DnsServer({**zone}) as dns:
+        asking = env | {"POSTROAD_DNS_SERVERS": dns.address}
+        wrong = _examined(asking)["domain acme-mail.com"]
+        for each in records:
+            if each.purpose != "mx":
+                zone[each.name][each.type] = each.zone_line.split(" ", 3)[3]
+        right = _examined(asking)
+    assert wrong["ok"] is False
+    for purpose in ("dkim", "spf", "dmarc", "return_path"):
+        assert f"{purpose}: publish this" in wrong["fix"]
+    assert "postroad domain check acme-mail.com" in wrong["fix"]
+    assert (right["domain acme-mail.com"]["ok"], right["domain acme-mail.com"]["fix"]) == (True, None)
+    assert "domain no-keys.com" not in right
 
 
 def test_a_redis_that_evicts_is_found(env: dict[str, str], redis_url: str) -> None:
