@@ -1,9 +1,15 @@
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from providers.base import Result
+from tests.providers.smtp_samples import adapter
+from tests.providers.test_smtp_servers import free_port
 from tests.worker.golden_mails import GOLDEN, MAILS
 from tests.worker.samples import DATE, TRACKER, assert_wire_format, compiled, content, letter, parsed, read
 
@@ -49,6 +55,39 @@ def test_outlooks_markup_is_untouched_and_every_link_is_tracked(
     assert comments.findall(shown) == comments.findall((GOLDEN / source).read_text())
     tracked = [TRACKER.read_click(token) for token in re.findall(r"/t/c/([\w-]+)", shown)]
     assert [click.url for click in tracked if click] == links
+
+
+class Inbox:
+    """What a server that others wrote takes in."""
+
+    def __init__(self) -> None:
+        self.mails: list[bytes] = []
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- aiosmtpd's name
+        assert isinstance(envelope.content, bytes)
+        self.mails.append(envelope.content)
+        return "250 taken"
+
+
+@pytest.fixture
+def inbox() -> Iterator[tuple[Inbox, str]]:
+    inbox = Inbox()
+    port = free_port()
+    controller = Controller(inbox, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+    controller.start()
+    yield inbox, f"smtp://127.0.0.1:{port}"
+    controller.stop()
+
+
+def test_every_golden_mail_arrives_byte_for_byte(inbox: tuple[Inbox, str]) -> None:
+    """Dots at line starts, long lines, UTF-8 headers and all."""
+    received, url = inbox
+    provider = adapter(url, connections=1)
+    mails = [make() for make in MAILS.values()]
+    outcomes = provider.send([compiled(mail.content, files=mail.files).email(mail.letter) for mail in mails])
+    provider.close()
+    assert {outcome.result for outcome in outcomes} == {Result.ACCEPTED}, outcomes
+    assert received.mails == [mail.raw for mail in mails]
 
 
 def test_a_date_of_another_zone_keeps_its_moment() -> None:
