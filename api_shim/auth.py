@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from api_shim.errors import ApiError
 from models.access import ApiKey
+from models.database import fetch
 
 SCOPES = (
     "email:read", "email:send", "email:write", "email-config:write",
@@ -117,10 +118,10 @@ def hash_secret(secret: str, pepper: str) -> bytes:
     return hmac.digest(pepper.encode(), secret.encode(), hashlib.sha256)
 
 
-_KEY = text("""
+_KEY = """
     select id, workspace_id, user_id, scopes, caps, shares, secret_hash, expires_at, revoked_at, last_used_at
-    from api_key where public_id = :public_id
-""")
+    from api_key where public_id = %s
+"""
 
 
 def authenticate(session: Session, authorization: str | None, peppers: Collection[str]) -> Caller:
@@ -132,7 +133,7 @@ def authenticate(session: Session, authorization: str | None, peppers: Collectio
     secret = given.strip().removeprefix(PREFIX)
     if scheme.lower() != "bearer" or not secret:
         raise ApiError("UNAUTHORIZED", headers={"WWW-Authenticate": "Bearer"})
-    key = session.execute(_KEY, {"public_id": secret[:PUBLIC_CHARACTERS].replace("\0", "")}).one_or_none()
+    key = next(iter(fetch(session, _KEY, [secret[:PUBLIC_CHARACTERS].replace("\0", "")])), None)
     hashes = [hash_secret(secret, pepper) for pepper in peppers]
     known = key is not None and any(hmac.compare_digest(key.secret_hash, one) for one in hashes)
     now = datetime.now(UTC)
@@ -142,8 +143,8 @@ def authenticate(session: Session, authorization: str | None, peppers: Collectio
     return caller_of(key)
 
 
-def caller_of(key: ApiKey | Row[Any]) -> Caller:
-    """Who acts with a key that is known to be valid."""
+def caller_of(key: Any) -> Caller:
+    """Who acts with a key (an `ApiKey`, or a row of it) that is known to be valid."""
     return Caller(
         workspace_id=key.workspace_id,
         key_id=key.id,
@@ -155,7 +156,7 @@ def caller_of(key: ApiKey | Row[Any]) -> Caller:
     )
 
 
-def _note_use(session: Session, key: Row[Any], newest_hash: bytes, now: datetime) -> None:
+def _note_use(session: Session, key: Any, newest_hash: bytes, now: datetime) -> None:
     """Remembers the last use to the hour, exact enough to find unused keys; after a key rotation, hashes anew."""
     is_fresh = key.last_used_at is not None and (now - key.last_used_at).total_seconds() < 3600
     if is_fresh and key.secret_hash == newest_hash:

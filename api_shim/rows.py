@@ -8,10 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import psycopg
-from psycopg import Connection
-from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
@@ -21,6 +17,7 @@ from api_shim.submission import Submission
 from api_shim.templates import Wording
 from models.base import uuid7
 from models.content import Address, Content, message_id_for
+from models.database import copying, fetch
 from models.message import State
 from worker.bell import SEND_QUEUES
 from worker.phishing import Suspicion
@@ -165,19 +162,25 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
 
     Raises MailerGoneError, and what SQLAlchemy raises.
     """
-    raw = session.connection().connection.driver_connection
-    if not isinstance(raw, Connection):
-        raise TypeError("the session has no database connection")
-    try:
-        _write(raw, entries)
-    except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
-        raise OperationalError(_STORE, None, error, hide_parameters=True) from error
+    if not entries:
+        return
+    is_many = sum(entry.total for entry in entries) >= MANY
+    mailers = list({entry.sender.mailer.id for entry in entries})
+    submissions = [entry.row() for entry in entries]
+    messages = [] if is_many else [message for entry in entries for message in entry.messages()]
+    counted = _counted(entries)
+    given = [orjson.dumps(rows).decode() for rows in (submissions, messages, counted)]
+    (stored,) = fetch(session, _STORE, [mailers, given[0], len(mailers), given[1], given[2]])
+    if not stored.submissions:
+        raise MailerGoneError
+    if is_many:
+        _copy(session, (message for entry in entries for message in entry.messages()))
 
 
-def _given(name: str, columns: Mapping[str, str]) -> str:
-    """The rows of one table in a JSON document."""
+def _given(columns: Mapping[str, str]) -> str:
+    """The rows of one table, given as a JSON array."""
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    return f"json_to_recordset((select doc->'{name}' from doc)) as given({types})"  # noqa: S608 -- as below
+    return f"json_to_recordset(%s::json) as given({types})"
 
 
 def _names(columns: Mapping[str, str], prefix: str = "") -> str:
@@ -187,43 +190,24 @@ def _names(columns: Mapping[str, str], prefix: str = "") -> str:
 # All or nothing: only under mailers that are there and stay until the commit. The lock is the one that the foreign key
 # takes anyway.
 _STORE = f"""
-    with doc as (select %s::json as doc),
-         alive as materialized (
+    with alive as materialized (
              select id from mailer where id = any(%s) and deleted_at is null order by id for key share
          ),
          stored as (
              insert into submission ({_names(_SUBMISSION)}) select {_names(_SUBMISSION, "given.")}
-             from {_given("submissions", _SUBMISSION)} where (select count(*) from alive) = %s
+             from {_given(_SUBMISSION)} where (select count(*) from alive) = %s
              returning id
          ),
          messages as (
              insert into message ({_names(_MESSAGE)}) select {_names(_MESSAGE, "given.")}
-             from {_given("messages", _MESSAGE)} join stored on stored.id = given.submission_id
+             from {_given(_MESSAGE)} join stored on stored.id = given.submission_id
          ),
          counted as (
              insert into metric_count ({_names(_COUNTED)}) select {_names(_COUNTED)}
-             from {_given("counted", _COUNTED)} where exists (select from stored)
+             from {_given(_COUNTED)} where exists (select from stored)
          )
-    select count(*) from stored
+    select count(*) as submissions from stored
 """  # noqa: S608 -- of names that stand above
-
-
-def _write(raw: Connection[Any], entries: Sequence[Entry]) -> None:
-    if not entries:
-        return
-    is_many = sum(entry.total for entry in entries) >= MANY
-    messages = (message for entry in entries for message in entry.messages())
-    given = {
-        "submissions": [entry.row() for entry in entries],
-        "messages": [] if is_many else list(messages),
-        "counted": _counted(entries),
-    }
-    mailers = list({entry.sender.mailer.id for entry in entries})
-    row = raw.execute(_STORE, (orjson.dumps(given).decode(), mailers, len(mailers))).fetchone()
-    if row is None or not row[0]:
-        raise MailerGoneError
-    if is_many:
-        _copy(raw, messages)
 
 
 def _counted(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -233,10 +217,10 @@ def _counted(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [{"name": ACCEPTED.name, "labels": labels, "value": count} for labels, count in mails.items()]
 
 
-def _copy(raw: Connection[Any], messages: Iterable[Row]) -> None:
+def _copy(session: Session, messages: Iterable[Row]) -> None:
     """JSON goes as the text that it is, and an enum as its word."""
     types = [{"jsonb": "text", "message_state": "text"}.get(kind, kind) for kind in _MESSAGE.values()]
-    with raw.cursor() as cursor, cursor.copy(f"copy message ({', '.join(_MESSAGE)}) from stdin") as copy:
+    with copying(session, f"copy message ({_names(_MESSAGE)}) from stdin") as copy:
         copy.set_types(types)
         for message in messages:
             variables = message["variables"]
