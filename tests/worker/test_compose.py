@@ -1,6 +1,8 @@
 import html as html_module
 import re
 import time
+from email import policy
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from tests.worker.samples import (
     stored,
 )
 from worker.compose import CompositionError, variables_in
-from worker.compose_speed import measure
+from worker.compose_speed import _HTML, _TEXT, measure
 
 
 def test_c13_variables_are_filled_in_subject_html_and_text() -> None:
@@ -209,9 +211,24 @@ def test_the_estimate_is_near_the_real_size() -> None:
         assert 0.9 < estimate / len(mime(mail, files=stored(b"x" * 100_000))) < 1.1
 
 
-def test_composing_is_fast_enough_to_keep_a_provider_busy() -> None:
-    """Ten times the time a mail takes on an idle core, so that only a change of kind is caught here."""
-    speed = measure(200)
-    assert 6_000 < speed.mail_bytes < 10_000
-    assert speed.variables_us < 400
-    assert speed.everything_us < 1_500
+def test_composing_is_ten_times_faster_than_building_each_mail_anew() -> None:
+    """A ratio, since the machine may be busy: building the mail with the standard library takes some 1.7 ms on a core
+    of which the mail with everything on may have 150 microseconds; it takes about 55.
+    """
+    speeds = [measure(100) for _ in range(3)]
+    assert 6_000 < speeds[0].mail_bytes < 10_000
+    usual = min(_building_us() for _ in range(3))
+    assert min(speed.variables_us for speed in speeds) < usual / 25
+    assert min(speed.everything_us for speed in speeds) < usual / 11
+
+
+def _building_us(mails: int = 30) -> float:
+    """Microseconds that the standard library takes for the same mail, without variables and tracking."""
+    start = time.process_time()
+    for _ in range(mails):
+        mail = EmailMessage(policy=policy.SMTP)
+        mail["From"], mail["To"], mail["Subject"] = "Demo <news@demo.test>", "Ann <ann@example.test>", "Ann, the news"
+        mail.set_content(_TEXT)
+        mail.add_alternative(_HTML, subtype="html")
+        mail.as_bytes()
+    return (time.process_time() - start) / mails * 1e6
