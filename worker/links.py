@@ -21,7 +21,6 @@ from worker.template import (
     could_become_script,
     escape_bare,
     raw,
-    variables_in,
 )
 from worker.tracking import WEB
 
@@ -29,9 +28,10 @@ _ATTRIBUTE = re.compile(
     r"[\t\n\f\r /]*([^\t\n\f\r />][^\t\n\f\r />=]*)(?:[\t\n\f\r ]*=[\t\n\f\r ]*(\"[^\"]*\"|'[^']*'|[^\t\n\f\r >]*))?"
 )
 _TAG_NAME = re.compile(r"<[^\t\n\f\r />]*")
-_ADDRESSES = frozenset(
-    ("href", "src", "action", "formaction", "background", "poster", "cite", "data", "longdesc", "ping", "xlink:href")
-)
+_ADDRESSES = frozenset((
+    "href", "src", "action", "formaction", "background", "poster", "cite", "data", "longdesc", "ping", "xlink:href",
+    "codebase", "dynsrc", "lowsrc", "manifest",
+))  # fmt: skip
 _LINKS = ("a", "area")
 _UNTRACKED = ("data-no-track", "data-unsubscribe")
 _TIDY = (
@@ -172,11 +172,19 @@ def html_pieces(
 
 
 def has_unsubscribe_link(source: str) -> bool:
-    """Whether the author placed the unsubscribe link: by the variable, or by an element with ``data-unsubscribe``."""
-    if UNSUBSCRIBE_URL in variables_in(source):
+    """Whether the author placed the unsubscribe link: by the variable, or by an element with ``data-unsubscribe``.
+
+    One in a comment is none: not everybody sees it, if anybody does.
+    """
+    tokens = [token for _, token in _tokens(source)]
+    hidden = sum(_unsubscribe_urls(token.source) for token in tokens if token.type is TokenType.COMMENT)
+    if _unsubscribe_urls(source) > hidden:
         return True
-    tags = (token for _, token in _tokens(source) if token.type is TokenType.START_TAG)
-    return any(token.attr("data-unsubscribe") is not None for token in tags)
+    return any(token.attr("data-unsubscribe") is not None for token in tokens if token.type is TokenType.START_TAG)
+
+
+def _unsubscribe_urls(source: str | None) -> int:
+    return SLOT.findall(source or "").count(UNSUBSCRIBE_URL)
 
 
 def text_from_html(source: str, wanted: Callable[[str], bool]) -> tuple[Piece, ...]:

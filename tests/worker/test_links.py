@@ -205,6 +205,10 @@ def test_attributes_are_delimited_as_the_tokenizer_delimits_them(source: str) ->
 def test_the_authors_unsubscribe_link_is_seen() -> None:
     assert has_unsubscribe_link('<a href="{{ unsubscribe_url }}">')
     assert has_unsubscribe_link("<a data-unsubscribe href=x>")
+    assert has_unsubscribe_link("<p>Bye: {{unsubscribe_url}}</p>")
+    assert has_unsubscribe_link("<a href={{ unsubscribe_url }} class=x>")
+    assert not has_unsubscribe_link('<!-- <a href="{{unsubscribe_url}}"> --><p>x')
+    assert not has_unsubscribe_link('<!--[if mso]><a href="{{unsubscribe_url}}">bye</a><![endif]-->')
     assert not has_unsubscribe_link("<!-- <a data-unsubscribe> --> unsubscribe_url data-unsubscribe")
 
 
