@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -23,7 +24,7 @@ from api_shim.ops.app import routes as ops_routes
 from api_shim.reception import Reception
 from api_shim.resources import ROUTERS
 from api_shim.resources.health import router as health
-from api_shim.send import Straight, send
+from api_shim.send import send, straight
 from api_shim.services import Services
 from api_shim.timing import Timing
 from api_shim.tracking import router as tracking
@@ -67,10 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("postroad"),
         description="Queue-backed email delivery: nothing lost, nothing sent twice.",
         lifespan=lifespan,
-        middleware=[
-            Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=timing),
-            Middleware(Straight, paths=SEND_PATHS),
-        ],
+        middleware=[Middleware(Front, max_send_bytes=settings.max_body_bytes, timing=timing)],
         default_response_class=Json,
         docs_url=None,
         redoc_url=None,
@@ -85,7 +83,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tracking)
     app.include_router(unsubscribe)
     app.router.routes.extend(ops_routes())
+    front = Front(straight, max_send_bytes=settings.max_body_bytes, timing=timing)
     for path in SEND_PATHS:
+        app.shortcuts["POST", path] = ServerErrorMiddleware(front, handler=_bug)
         app.add_route(path, send, methods=["POST"], include_in_schema=False)
     for base in BASES:
         for router in ROUTERS:

@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.errors import CODES, Code
 from api_shim.http import Scoped
@@ -127,6 +128,21 @@ CONFLICTS: Final[Mapping[str, str]] = {
 
 class Api(FastAPI):
     """The application, with the whole of its documentation."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.shortcuts: dict[tuple[str, str], ASGIApp] = {}
+        """Method and path -> what answers such a request, past all other routes. To find its way among them takes a
+        request to send as much time as all the rest.
+        """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shortcut = self.shortcuts.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if shortcut is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await shortcut(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -1,7 +1,7 @@
 """``POST /v1/email/send``: one route, three shapes. A plain endpoint on bytes: this is the hot path of the API."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api_shim.errors import ApiError
 from api_shim.gathering import Gatherer
@@ -57,26 +57,15 @@ def preference(header: str | None) -> Preference:
     return Preference(None, None)
 
 
-class Straight:
-    """ASGI middleware: leads requests to send past the other routes. To find its way among them costs as much as all
-    the rest.
-    """
-
-    def __init__(self, app: ASGIApp, *, paths: Collection[str]) -> None:
-        self._app = app
-        self._paths = paths
-
-    async def __call__(self, scope: Scope, receive: Receive, transmit: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
-            await self._app(scope, receive, transmit)
-            return
-        scope["endpoint"] = send
-        request = Request(scope, receive)
-        try:
-            response = await send(request)
-        except ClientDisconnect as gone:
-            response = caller_gone(request, gone)
-        await response(scope, receive, transmit)
+async def straight(scope: Scope, receive: Receive, transmit: Send) -> None:
+    """`send` as an ASGI application of its own."""
+    scope["endpoint"] = send
+    request = Request(scope, receive)
+    try:
+        response = await send(request)
+    except ClientDisconnect as gone:
+        response = caller_gone(request, gone)
+    await response(scope, receive, transmit)
 
 
 async def send(request: Request) -> Response:

@@ -26,7 +26,7 @@ _PLAIN_TYPE = re.compile(
 @router.get(
     "/{inbound_id}/attachments/{number}",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def inbound_attachment(
     inbound_id: UUID,
