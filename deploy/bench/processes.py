@@ -25,7 +25,7 @@ def pids_of(stack: Mapping[str, Any]) -> dict[str, int]:
 
 def seconds_of(pid: int) -> float:
     """Processor time of a process, its living children and those that it has waited for."""
-    return sum(_used(process) for process in _family(pid))
+    return sum(_used(process) for process in family(pid))
 
 
 def components(stack: Mapping[str, Any], connection: psycopg.Connection) -> Seconds:
@@ -52,7 +52,7 @@ def peaks(stack: Mapping[str, Any]) -> list[Memory]:
     for name, pid in pids_of(stack).items():
         if name != "postgres":
             rows += list(_peaks(name, pid))
-    shared_out = sum(_kilobytes(process.pid, "smaps_rollup", "Pss") for process in _family(stack["pids"]["postgres"]))
+    shared_out = sum(_kilobytes(process.pid, "smaps_rollup", "Pss") for process in family(stack["pids"]["postgres"]))
     return [*rows, Memory(process="postgres, all together", megabytes=shared_out / 1024, limited=False)]
 
 
@@ -64,12 +64,13 @@ def redis_peak(stack: Mapping[str, Any]) -> Figure:
 
 
 def _peaks(name: str, pid: int) -> Iterator[Memory]:
-    for number, process in enumerate(_family(pid)):
+    for number, process in enumerate(family(pid)):
         title = f"{name}, child {number}" if number else name
         yield Memory(process=title, megabytes=_kilobytes(process.pid, "status", "VmHWM") / 1024)
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that descend from it; nothing if it is gone."""
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -90,7 +91,7 @@ def _backends(connection: psycopg.Connection) -> dict[int, str]:
 
 def _postgres(pid: int, served: Mapping[int, str]) -> Seconds:
     used: Seconds = {}
-    for process in _family(pid):
+    for process in family(pid):
         name = f"postgres for {served.get(process.pid, 'itself').removeprefix('postroad ')}"
         used[name] = used.get(name, 0.0) + _used(process)
     return used

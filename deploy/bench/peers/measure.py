@@ -19,7 +19,7 @@ from deploy.bench.report import Cost, Figure, Report
 from deploy.bench.sinks import CountingPostfixSink, OwnSink
 from deploy.bench.stack import BenchStack
 
-WARM_UP = 20
+WARM_UP = 100
 """Mails that everybody sends before the clock runs."""
 REDIS_DATABASE = 9
 """Of the sixteen that a Redis has; ours is the first."""
@@ -57,7 +57,14 @@ def measure(
 
 
 def compare(
-    peers: Sequence[Peer], place: Place, report: Report, *, ours: float, count: int, say: Callable[[str], None]
+    peers: Sequence[Peer],
+    place: Place,
+    report: Report,
+    *,
+    ours: float,
+    count: int,
+    say: Callable[[str], None],
+    warm_up: int = WARM_UP,
 ) -> None:
     """Adds a figure for each peer, its ratio being ``ours`` (mails per second) over the peer's.
 
@@ -68,7 +75,7 @@ def compare(
         say(peer.title)
         try:
             python = python_with(peer.requirements, place.folder / "venv")
-            sending, service_seconds = _send(peer, python, place, count)
+            sending, service_seconds = _send(peer, python, place, count, warm_up)
         except (NotInstalledError, TrialError) as error:
             report.notes.append(f"{peer.title}: skipped, {error}")
             continue
@@ -93,7 +100,7 @@ def _ourselves(stack: BenchStack, sink: CountingPostfixSink | OwnSink, report: R
     return run.rate
 
 
-def _send(peer: Peer, python: str, place: Place, count: int) -> tuple[Sending, float]:
+def _send(peer: Peer, python: str, place: Place, count: int, warm_up: int) -> tuple[Sending, float]:
     """What the peer took, and the processor seconds of the services meanwhile."""
     folder = place.folder / peer.name
     folder.mkdir()
@@ -105,7 +112,7 @@ def _send(peer: Peer, python: str, place: Place, count: int) -> tuple[Sending, f
         html=mails.HTML,
         people=[
             (address, mails.variables(number))
-            for number, address in enumerate(mails.people(f"{peer.name}-", WARM_UP + count))
+            for number, address in enumerate(mails.people(f"{peer.name}-", warm_up + count))
         ],
         keep=peer.keep,
         redis_url=_empty_redis(place.redis_url),
@@ -113,9 +120,9 @@ def _send(peer: Peer, python: str, place: Place, count: int) -> tuple[Sending, f
         folder=str(folder),
     )
     with Trial(peer, python, job, place.sink) as trial:
-        trial.send(0, WARM_UP)
+        trial.send(0, warm_up)
         before = place.service_seconds()
-        sending = trial.send(WARM_UP, WARM_UP + count)
+        sending = trial.send(warm_up, warm_up + count)
         return sending, place.service_seconds() - before
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,9 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self, cast
 
+import psutil
+
 from deploy.bench.peers.catalogue import Peer
 from deploy.bench.peers.programs.job import VARIABLE, Job
-from deploy.bench.processes import seconds_of
+from deploy.bench.processes import family, seconds_of
 from deploy.bench.sinks import CountingPostfixSink, OwnSink
 from deploy.program import Process, Program, last_lines, start
 
@@ -22,7 +23,6 @@ START_SECONDS = 60.0
 PATIENCE_SECONDS = 30.0
 SLOWEST_RATE = 10.0
 """Mails per second."""
-STOP_SECONDS = 5.0
 POLL_SECONDS = 0.01
 SETTLE_SECONDS = 0.2
 """A mail that comes a second time, and later than this after the last, is not seen."""
@@ -76,13 +76,11 @@ class Trial:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # At once: an orderly end takes seconds, and nothing that they hold is needed any more.
         for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-            with suppress(ProcessLookupError):  # each leads a group: its children, too
-                os.killpg(process.pid, signal.SIGKILL)
+            for member in family(process.pid):
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
             process.wait()
         self._orders.close()
 
