@@ -34,6 +34,8 @@ _ADDRESSES = frozenset((
 ))  # fmt: skip
 _LINKS = ("a", "area")
 _UNTRACKED = ("data-no-track", "data-unsubscribe")
+_TABLE = (("thead", "tbody", "tfoot"), ("tr",), ("td", "th"), ())
+"""What stands in a table, in its sections, in their rows, and in the cells."""
 _TIDY = (
     (re.compile(r" \( *#[^ )\n]{0,999}\)"), ""),  # leads nowhere from a text
     (re.compile(r"(?<!\S)(\S{1,999}) \( *(?:mailto:|tel:)?\1 *\)"), r"\1"),
@@ -209,10 +211,11 @@ def text_from_html(source: str, wanted: Callable[[str], bool]) -> tuple[Piece, .
 def _make_blocks(table: turbohtml.Element) -> None:
     """The cells become blocks, one below the other."""
     level = [table]
-    for _ in ("table", "sections", "rows", "cells"):
+    for names in _TABLE:
         for element in level:
             element.tag = "div"
-        level = [child for element in level for child in element.children if isinstance(child, turbohtml.Element)]
+        children = (child for element in level for child in element.children)
+        level = [child for child in children if isinstance(child, turbohtml.Element) and child.tag in names]
 
 
 def _tokens(source: str) -> Iterator[tuple[int, Token]]:

@@ -244,12 +244,29 @@ def words(source: str, variables: dict[str, str] | None = None) -> str:
         ("<table><tr><td>a<td>b<tr><td>c<td>d</table>", "a  b\nc  d"),
         ("<table role=presentation><tr><td>a<td>b<tr><td>c</table>", "a\n\nb\n\nc"),
         ("<table><tr><td>a<td><table><tr><td>b<td>c</table></table>", "a\n\nb  c"),
+        ("<table role=presentation><template>x</template><caption>a</caption><tr><script>y</script><td>b</table>", "a\n\nb"),
         ("<p>a<p><a href='https://e.test/'><img src='x'></a>", "a\n\n(https://e.test/)"),
         ("<!--[if mso]><p>Outlook</p><![endif]--><p>all</p>", "all"),
     ],
 )  # fmt: skip
 def test_a_text_version_says_each_thing_once(source: str, text: str) -> None:
     assert words(source) == f"{text}\n"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["<table>", "<table role=presentation>", "<tr>", "<td>", "<th>", "<caption>", "<colgroup><col>", "<template>", "</template>",
+             "</table>", "</td>", "<svg>", "<math>", "<select>", "<option>", "<frameset>", "<style>", "<title>", "<textarea>", "<plaintext>",
+             "</body>", "<a href=", "x", " ", "\n", "\0", "\ud83d", "é", "<!--", "-->", "{{v}}", "<p>", "<pre>", "<ul><li>", "<img alt=i>"]
+        ),
+        max_size=30,
+    ).map("".join)
+)  # fmt: skip
+def test_any_html_has_a_text_version(source: str) -> None:
+    text = words(source, {"v": "value"})
+    assert text == "" or text.strip()
 
 
 def test_an_html_without_words_has_no_text_version() -> None:
