@@ -22,7 +22,7 @@ from worker.bell import FOLLOWUP_LANE, send_lane
 from worker.compose import CompositionError
 from worker.deadline import deadline, stricter_deadline
 from worker.faults import faultpoint
-from worker.halt import STOPS_MAILER, stop
+from worker.halt import STOPS_MAILER, open_mailer, park, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
 from worker.meter import count_call
@@ -30,6 +30,7 @@ from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_v
 from worker.retry import Backoff
 from worker.runtime import Runtime
 from worker.sifting import domain_of, state_without_recipients, stopped
+from worker.signers import SigningKeysUnreadable
 from worker.traces import Attributes
 from worker.validation import refusal
 from worker.wishes import Wishes, read_wishes
@@ -50,7 +51,7 @@ Composed = tuple[Held, OutboundEmail]
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
     """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
-    mailer = runtime.providers.mailer(mailer_id)
+    mailer = open_mailer(runtime, mailer_id)
     if mailer is None or not mailer.sends:
         return 0
     allowed = runtime.pace.take(mailer, priority, mailer.provider.batch)
@@ -120,6 +121,10 @@ class Delivery:
         ids = [message.submission_id for message in batch.messages]
         try:
             self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker, runtime.signers)
+        except SigningKeysUnreadable as error:
+            self.submissions = {}
+            mailer.sends = False
+            park(runtime, mailer.id, str(error))
         except BaseException:
             self.close()  # nobody else can
             raise

@@ -35,10 +35,15 @@ def key_purpose(key_id: UUID) -> str:
     return f"dkim_key:{key_id}"
 
 
+class SigningKeysUnreadable(Exception):
+    """A domain has active keys and none of them opens. Its mail waits: unsigned it would be taken for forged."""
+
+
 @dataclass(slots=True)
 class _Known:
     keys: tuple[UUID, ...]
-    signers: Mapping[str, Signer]
+    signers: Mapping[str, Signer | None]
+    """None: of the domain's keys none opens."""
     until: float
 
 
@@ -50,15 +55,18 @@ class Signers:
         self._known: OrderedDict[UUID, _Known] = OrderedDict()
 
     def signer(self, connection: Connection, workspace_id: UUID, domain: str) -> Signer | None:
-        """Who signs mail from this domain: its own signer, else that of the nearest domain above it."""
+        """Who signs mail from this domain: its own signer, else that of the nearest domain above it.
+
+        Raises SigningKeysUnreadable.
+        """
         signers = self._of(connection, workspace_id)
         while signers and domain:
-            if found := signers.get(domain):
-                return found
+            if domain in signers:
+                return _readable(domain, signers[domain])
             domain = domain.partition(".")[2]
         return None
 
-    def _of(self, connection: Connection, workspace_id: UUID) -> Mapping[str, Signer]:
+    def _of(self, connection: Connection, workspace_id: UUID) -> Mapping[str, Signer | None]:
         known = self._known.get(workspace_id)
         now = time.monotonic()
         if known is None or known.until < now:
@@ -72,19 +80,27 @@ class Signers:
         self._known.move_to_end(workspace_id)
         return known.signers
 
-    def _opened(self, rows: Sequence[Any]) -> dict[str, Signer]:
-        signers = {}
+    def _opened(self, rows: Sequence[Any]) -> dict[str, Signer | None]:
+        signers: dict[str, Signer | None] = {}
         for domain, group in groupby(rows, key=lambda row: row.domain):
             keys = [key for row in group if (key := self._key(row))]
-            if keys:
-                signers[domain] = Signer(domain, keys)
+            signers[domain] = Signer(domain, keys) if keys else None
         return signers
 
     def _key(self, row: Any) -> SigningKey | None:
-        """None where it does not open: mail without a signature is better than none, and the log says so."""
+        """None where it does not open: the domain's other key signs alone, and the log says so."""
         try:
             private = self._vault.open(key_purpose(row.id), row.sealed_private_key)["private"]
         except SecretUnreadable:
             log.error("dkim_key_unreadable", key_id=str(row.id))
             return None
         return SigningKey(row.selector, private)
+
+
+def _readable(domain: str, signer: Signer | None) -> Signer:
+    if signer is None:
+        raise SigningKeysUnreadable(
+            f"the DKIM keys of {domain} do not open with POSTROAD_SECRET_KEYS; give the workers the key that sealed "
+            "them, or rotate the domain's keys, then resume the mailer"
+        )
+    return signer

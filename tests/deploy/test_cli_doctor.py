@@ -159,8 +159,9 @@ def test_a_domain_whose_records_are_wrong_is_told_what_to_publish(
         session.flush()
         records = records_of(settings, row, keys_of(session, [row]))
         session.commit()
-    zone: dict[str, dict[str, str]] = {"acme-mail.com": {}} | {each.name: {} for each in records}
-    with DnsServer({**zone}) as dns:
+    zone: dict[str, dict[str, str]] = {name: {} for name in ("acme-mail.com", *(each.name for each in records))}
+    held: dict[str, str | Mapping[str, str]] = {**zone}
+    with DnsServer(held) as dns:
         asking = env | {"POSTROAD_DNS_SERVERS": dns.address}
         wrong = _examined(asking)["domain acme-mail.com"]
         for each in records:

@@ -239,3 +239,38 @@ class TestOverTheWire:
         house.submit("ann@example.com")
         house.deliver_all()
         assert verdicts(house.server.received[0].data, zone) == [True]
+
+    def test_a_domain_none_of_whose_keys_opens_parks_the_mailer_and_nothing_goes_unsigned(self, house: House) -> None:
+        zone = sign_for(house, "demo.test")
+        kept = house.rows("select id, sealed_private_key from dkim_key")
+        with house.runtime.engine.begin() as connection:
+            connection.execute(text("update dkim_key set sealed_private_key = 'x'"))
+        accepted = house.submit("ann@example.com")
+        house.deliver()
+        [row] = house.rows("select status, status_reason from mailer where id = :m")
+        assert row["status"] == "reconnect_required"
+        assert "the DKIM keys of demo.test do not open" in row["status_reason"]
+        assert (house.message(accepted).state, house.server.received) == ("queued", [])
+        assert house.scalar("select count(*) from event where type = 'mailer_reconnect_required'") == 1
+        with house.runtime.engine.begin() as connection:
+            connection.execute(
+                text("update dkim_key set sealed_private_key = :sealed_private_key where id = :id"), kept
+            )
+            connection.execute(text("update mailer set status = 'active', status_reason = null"))
+        house.runtime.signers._known.clear()
+        house.deliver_all()
+        assert verdicts(house.server.received[0].data, zone) == [True, True]
+
+    def test_credentials_that_do_not_open_park_the_mailer_and_say_so(self, house: House) -> None:
+        kept = house.scalar("select sealed_credentials from mailer where id = :m")
+        with house.runtime.engine.begin() as connection:
+            connection.execute(text("update mailer set sealed_credentials = 'x'"))
+        accepted = house.submit("ann@example.com")
+        assert house.deliver() == 0
+        [row] = house.rows("select status, status_reason from mailer where id = :m")
+        assert row["status"] == "reconnect_required"
+        assert "POSTROAD_SECRET_KEYS" in row["status_reason"]
+        with house.runtime.engine.begin() as connection:
+            connection.execute(text("update mailer set sealed_credentials = :c, status = 'active'"), {"c": kept})
+        house.deliver_all()
+        assert house.message(accepted).state == "sent"
