@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from worker.bell import FOLLOWUP_QUEUE, QUEUES, WEBHOOK_QUEUE
 from worker.heartbeat import SILENT_SECONDS
+from worker.queues import COUNTS
 from worker.series import (
     COMING,
     DEPTH,
@@ -33,8 +34,6 @@ from worker.series import (
 
 STALE_SECONDS = 45
 """What the beat measured is shown for so long: a figure that is older would be taken for true."""
-
-DEPTHS = ("ready", "scheduled", "in_flight", "uncertain", "failed")
 
 _SAMPLES = text("""
     select distinct on (queue) * from queue_sample where at > clock_timestamp() - :stale order by queue, at desc
@@ -83,7 +82,7 @@ def _gauges(session: Session) -> Iterator[Metric]:
 
 def _sampled(row: RowMapping) -> Iterator[tuple[Series, Labels, float]]:
     queue = row["queue"]
-    yield from ((DEPTH, (queue, state), row[state]) for state in DEPTHS)
+    yield from ((DEPTH, (queue, state), row[state]) for state in COUNTS)
     yield OLDEST, (queue,), row["oldest_age_seconds"]
     yield COMING, (queue,), row["in_per_second"]
     yield GOING, (queue,), row["out_per_second"]

@@ -40,6 +40,10 @@ class QueueSample(Base):
     oldest_age_seconds: Mapped[float] = mapped_column(Double)
     in_per_second: Mapped[float] = mapped_column(Double)
     out_per_second: Mapped[float] = mapped_column(Double)
+    retry_waiting: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Of the scheduled, those that failed before."""
+    parked: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Of the scheduled, those whose campaign is paused."""
 
 
 class QueuePause(Base):

@@ -77,9 +77,10 @@ SAMPLE_SECONDS = 10
 # that several beats write each once.
 _SAMPLE = text("""
     insert into queue_sample (queue, at, ready, scheduled, in_flight, uncertain, failed, oldest_age_seconds,
-                              in_per_second, out_per_second)
+                              in_per_second, out_per_second, retry_waiting, parked)
     values (:queue, date_bin(:every, clock_timestamp(), timestamptz '2020-01-01 00:00:00+00'), :ready, :scheduled,
-            :in_flight, :uncertain, :failed, :oldest_age_seconds, :in_per_second, :out_per_second)
+            :in_flight, :uncertain, :failed, :oldest_age_seconds, :in_per_second, :out_per_second, :retry_waiting,
+            :parked)
     on conflict do nothing
 """)
 

@@ -53,7 +53,7 @@ THROTTLED = _counter("provider_throttled_seconds_total", "Time that mailers were
 WEBHOOK_ATTEMPTS = _counter("webhook_attempts_total", "Webhook requests: delivered, refused, gone (410), timeout or unreachable.", "result")
 HTTP = _histogram("http_request_seconds", "Requests to the API by route, as its pattern, and status.", "route", "status", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
 
-DEPTH = _gauge("queue_depth", "Work in a queue: ready, scheduled, in_flight, uncertain or failed.", "lane", "state")
+DEPTH = _gauge("queue_depth", "Work in a queue: ready, scheduled (retry_waiting and parked are parts of it), in_flight, uncertain or failed.", "lane", "state")
 OLDEST = _gauge("queue_oldest_age_seconds", "Age of the oldest work that is due; 0 where nothing is.", "lane")
 COMING = _gauge("queue_in_per_second", "Work that came in, averaged over 10 s.", "lane")
 GOING = _gauge("queue_out_per_second", "Work that was done, averaged over 10 s.", "lane")

@@ -18,8 +18,10 @@ from api_shim.services import Services
 from models.base import uuid7
 from models.content import message_id_for
 from models.mailer import Mailer
-from models.message import CampaignStatus, Message, State, Submission
-from worker.bell import send_lane
+from models.message import CampaignStatus, Message, Priority, State, Submission
+from worker.bell import SEND_QUEUES, send_lane
+from worker.meter import Cell, add
+from worker.series import ACCEPTED
 from worker.template import CompositionError
 
 router = APIRouter(tags=["submissions"])
@@ -88,6 +90,8 @@ def redeliver(session: Session, caller: Caller, row: Message, request_id: str | 
         },
     )
     copy = _copied(session, row, new)
+    counted = Cell(ACCEPTED.name, (SEND_QUEUES[Priority(row.priority)], submission.shape))
+    add(session.connection(), [(counted, 1)])
     copy.due_at = due_under(status, copy.created_at)
     audit(session, caller, "message.redeliver", str(row.id), copy=str(copy.id))
     session.commit()

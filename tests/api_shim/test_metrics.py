@@ -135,6 +135,9 @@ def test_what_is_stored_is_counted_with_it(client: TestClient, tenant: Tenant, s
     assert client.post("/v1/email/send", json=body).status_code == 202
     assert client.post("/v1/email/send", json=body | {"dry_run": True}).status_code == 200
     assert scraped(session)["messages_accepted_total", ("send.normal", "mailer")] == 2
+    [first, _] = client.get("/v1/messages").json()["data"]
+    assert client.post(f"/v1/messages/{first['id']}/redeliver").status_code == 202
+    assert scraped(session)["messages_accepted_total", ("send.normal", "mailer")] == 3
 
 
 def test_gauges_are_what_the_beat_measured(ticker: Ticker, session: Session, tenant: Tenant) -> None:

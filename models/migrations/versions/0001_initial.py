@@ -69,6 +69,8 @@ def upgrade() -> None:
     sa.Column('oldest_age_seconds', sa.Double(), nullable=False),
     sa.Column('in_per_second', sa.Double(), nullable=False),
     sa.Column('out_per_second', sa.Double(), nullable=False),
+    sa.Column('retry_waiting', sa.BigInteger(), server_default='0', nullable=False),
+    sa.Column('parked', sa.BigInteger(), server_default='0', nullable=False),
     sa.PrimaryKeyConstraint('queue', 'at', name=op.f('pk_queue_sample'))
     )
     op.create_index(op.f('ix_queue_sample_at'), 'queue_sample', ['at'], unique=False)
