@@ -205,6 +205,8 @@ def test_no_filter_reads_more_than_a_fraction_of_the_log(
     assert answer.status_code == 200
     (plan,) = plans
     used = list(nodes(plan["Plan"]))
-    scanned = [node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in used if node["Node Type"] == "Seq Scan"]
+    scanned = [
+        node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in used if node["Node Type"] == "Seq Scan"
+    ]
     assert max(scanned, default=0) == 0, "a month that holds something was read from one end to the other"
     assert max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in used) <= ROWS / 50, plan
