@@ -36,6 +36,8 @@ _LINKS = ("a", "area")
 _UNTRACKED = ("data-no-track", "data-unsubscribe")
 _TABLE = (("thead", "tbody", "tfoot"), ("tr",), ("td", "th"), ())
 """What stands in a table, in its sections, in their rows, and in the cells."""
+_MOST_PADDED = 5_000_000
+"""Characters of tables that are written in columns, with their padding."""
 _TIDY = (
     (re.compile(r" \( *#[^ )\n]{0,999}\)"), ""),  # leads nowhere from a text
     (re.compile(r"(?<!\S)(\S{1,999}) \( *(?:mailto:|tel:)?\1 *\)"), r"\1"),
@@ -198,14 +200,26 @@ def text_from_html(source: str, wanted: Callable[[str], bool]) -> tuple[Piece, .
     """
     marks = _Marks(source, wanted)
     document = turbohtml.parse(marks.text)
+    room = _MOST_PADDED
     for table in document.select("table"):
-        if table.attr("role") == "presentation" or table.select_one("table") is not None:
+        room -= 0 if (places := _only_places(table)) else _grid(table)
+        if places or room < 0:
             _make_blocks(table)
     text = document.to_text(PlainText(links="inline", images=True))
     for untidy, tidy in _TIDY:
         text = untidy.sub(tidy, text)
     text = text.strip()
     return marks.pieces(f"{text}\n", raw) if text else ()
+
+
+def _only_places(table: turbohtml.Element) -> bool:
+    return table.attr("role") == "presentation" or table.select_one("table") is not None
+
+
+def _grid(table: turbohtml.Element) -> int:
+    """Characters of the table, were all rows as wide as the widest and all cells as the longest: a bound."""
+    rows = [[len(cell.html) for cell in row.children] for row in table.select("tr")]
+    return len(rows) * max(map(len, rows), default=0) * max(map(max, filter(None, rows)), default=0)
 
 
 def _make_blocks(table: turbohtml.Element) -> None:

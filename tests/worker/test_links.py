@@ -285,7 +285,9 @@ def test_a_text_version_has_the_variables_of_the_html_and_no_others() -> None:
 @pytest.mark.parametrize(
     "source",
     ["x" * 1_000_000, "(" + " (" * 200_000, "\u200b\u200b\u200b a" * 100_000, "<pre>" + " " * 500_000 + "x", "<table><tr><td>" * 20_000,
-     "<table>" + "<tr><td>x" * 20_000, "<table role=presentation>" + "<tr><td>x" * 20_000, "<div>" * 20_000, "<table><td></table>" * 20_000],
+     "<table>" + "<tr><td>x" * 20_000, "<table role=presentation>" + "<tr><td>x" * 20_000, "<div>" * 20_000, "<table><td></table>" * 20_000,
+     "<table><tr>" + "<td>x" * 20_000 + "<tr><td>y" * 5_000, ("<table><tr>" + "<td>x" * 1_000 + "<tr><td>y" * 150 + "</table>") * 100,
+     f"<table><tr><td>{'x' * 50_000}<td>a" + "<tr><td>z<td>b" * 5_000, f"<table><tr><td><a href={'x' * 50_000}>x</a><td>a" + "<tr><td>z<td>b" * 5_000],
 )  # fmt: skip
 def test_a_text_version_of_html_made_to_be_slow_costs_less_than_a_second(source: str) -> None:
     start = time.process_time()
