@@ -34,8 +34,12 @@ class Consent:
 
     def suffices(self, granted: frozenset[str]) -> bool:
         """Whether mail can be sent with these scopes; also where the answer did not name any."""
-        short = {scope.rstrip("/").rpartition("/")[2].lower() for scope in granted}
-        return not granted or not self.enough.isdisjoint(short)
+        return not granted or not self.enough.isdisjoint(short_scopes(granted))
+
+
+def short_scopes(granted: frozenset[str]) -> frozenset[str]:
+    """The scopes without the address before their name, in lower case."""
+    return frozenset(scope.rstrip("/").rpartition("/")[2].lower() for scope in granted)
 
 
 CONSENTS: dict[str, Consent] = {

@@ -18,6 +18,7 @@ from api_shim.connecting import CONSENTS, Started, StateUnusable, read_state, st
 from api_shim.credentials import HTTP_PORTS, awaits_connection, url_problem
 from api_shim.errors import ApiError, Fault
 from api_shim.http import SessionDep, caller_with, services
+from api_shim.mailbox_reading import look_again, may_read, read
 from api_shim.mailer_body import Url
 from api_shim.resources.mailers import NOT_CONNECTED, find, show
 from api_shim.services import Services
@@ -58,6 +59,8 @@ class Connected:
     credentials: dict[str, Any]
     aliases: list[str] | None
     """Addresses that may send; None where the provider does not say."""
+    reads: bool
+    """The mailbox is to be read from now on: it is connected for the first time, and the consent allows it."""
 
 
 @router.post("/{id}/connect")
@@ -183,6 +186,9 @@ def _finish(held: Services, session: Session, started: Started, code: str) -> tu
     connected = _connected(account, grant)
     row = _mailer(session, started, lock=True)
     _store(held, row, connected)
+    if connected.reads:
+        read(session, row)
+    look_again(session, row.workspace_id, row.id)
     caller = Caller(workspace_id=started.workspace_id, key_id=started.key_id)
     audit(session, caller, "mailer.connected", str(row.id), aliases=len(connected.aliases or ()))
     session.commit()
@@ -196,10 +202,13 @@ def _connected(account: Account, grant: Grant) -> Connected:
         raise Refused("The permission to send mail was not given. Leave its box ticked.")
     known = {name: value for name, value in account.credentials.items() if name not in ("password", TOKEN)}
     credentials = known | {"refresh_token": grant.refresh_token}
+    # Who ended the reading of a connected mailbox does not want it back with the next consent.
+    reads = "refresh_token" not in known and may_read(account.provider, grant.scopes)
     if account.provider != "gmail":
-        return Connected(credentials=credentials, aliases=None)
+        return Connected(credentials=credentials, aliases=None, reads=reads)
     credentials["scope"] = " ".join(sorted(grant.scopes))
-    return Connected(credentials=credentials, aliases=_aliases(replace(account, credentials=credentials)))
+    aliases = _aliases(replace(account, credentials=credentials))
+    return Connected(credentials=credentials, aliases=aliases, reads=reads)
 
 
 def _aliases(account: Account) -> list[str] | None:

@@ -1,6 +1,5 @@
 """``/v1/mailers/{id}/mailbox``: whether the mailbox behind a mailer is read, and how the provider tells of new mail."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from api_shim.audit import audit
 from api_shim.auth import Caller
 from api_shim.errors import ApiError, Fault
 from api_shim.http import SessionDep, caller_with, services
+from api_shim.mailbox_reading import READABLE, read
 from api_shim.resources.mailers import find
 from models.mailbox import MailboxWatch
 from models.mailer import Mailer
@@ -24,7 +24,6 @@ router = APIRouter(prefix="/mailers/{id}/mailbox", tags=["mailers"])
 Reader = Annotated[Caller, caller_with("mailers:read")]
 Writer = Annotated[Caller, caller_with("mailers:write")]
 
-READABLE = ("gmail", "microsoft365")
 TOPIC = r"^projects/[A-Za-z0-9._:-]{1,100}/topics/[A-Za-z0-9._~%+-]{1,255}$"
 
 
@@ -50,12 +49,8 @@ def read_mailbox(
     """Reads the mail that comes into the mailbox from now on. A worker sets up the provider's notices."""
     mailer = find(session, caller, id, lock=True)
     _check(mailer, body)
-    row = session.get(MailboxWatch, id)
-    if row is None:
-        row = MailboxWatch(mailer_id=id, workspace_id=caller.workspace_id, tries=0, created_at=datetime.now(UTC))
-        session.add(row)
+    row = read(session, mailer)
     row.topic = body.topic
-    row.renew_at = row.due_at = datetime.now(UTC)
     audit(session, caller, "mailbox.read", str(id), topic=body.topic)
     session.commit()
     services(request).ringer.ring(inbox_lane(id))

@@ -25,6 +25,7 @@ from api_shim.credentials import (
 )
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.http import SessionDep, caller_with, services
+from api_shim.mailbox_reading import look_again
 from api_shim.mailer_body import Caps, MailerChange, MailerNew
 from api_shim.mailer_pools import foreign_sources, refused_relays, relays, unfit_pools, unproven_relays
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
@@ -267,6 +268,7 @@ def _apply(
         row.status, row.status_reason = MailerStatus.RECONNECT_REQUIRED, NOT_CONNECTED
     elif row.status == MailerStatus.RECONNECT_REQUIRED:
         row.status, row.status_reason = MailerStatus.ACTIVE, None
+    look_again(session, row.workspace_id, row.id)
 
 
 def _unset_default(session: Session, row: Mailer) -> None:
@@ -292,6 +294,8 @@ def _set_status(
         row.status, row.status_reason = status, reason
         action = "mailer.paused" if status is MailerStatus.PAUSED else "mailer.resumed"
         audit(session, caller, action, str(mailer_id))
+    if status is MailerStatus.ACTIVE:
+        look_again(session, caller.workspace_id, mailer_id)
     session.commit()
     return show(row)
 

@@ -1,13 +1,13 @@
 """Connecting a mailbox: the consent is asked for, given, declined, misused, and given back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
 import requests
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -109,10 +109,53 @@ def test_microsoft_is_connected_in_its_tenant(client: TestClient, api: TestClien
         assert parse_qs(urlsplit(url).query)["scope"] == ["offline_access Mail.ReadWrite Mail.Send"]
         page = api.get("/v1/mailers/oauth/callback", params=consented(url))
         assert page.status_code == 200, page.text
+        assert reading(client, mailer_id) == 200
         assert client.get(f"/v1/mailers/{mailer_id}").json()["from"] == ["ann@demo.test"]
         assert client.post(f"/v1/mailers/{mailer_id}/test").json()["ok"]
         answer = client.post(f"/v1/mailers/{mailer_id}/disconnect").json()
         assert (answer["status"], answer["revoked"]) == ("reconnect_required", False)
+
+
+def reading(client: TestClient, mailer_id: str) -> int:
+    return client.get(f"/v1/mailers/{mailer_id}/mailbox").status_code
+
+
+def test_a_mailbox_is_read_from_its_connection_on_until_somebody_ends_that(
+    client: TestClient, api: TestClient, google: GmailEmulator, mailer_id: str, session: Session
+) -> None:
+    assert reading(client, mailer_id) == 404
+    api.get("/v1/mailers/oauth/callback", params=consented(asked(client, mailer_id)))
+    shown = client.get(f"/v1/mailers/{mailer_id}/mailbox").json()
+    assert (shown["status"], shown["topic"]) == ("starting", None)
+    failing = "update mailbox_watch set due_at = now() + interval '1 hour', tries = 7 where mailer_id = :id"
+    due = "select due_at <= now() and tries = 0 from mailbox_watch where mailer_id = :id"
+    resume, credentials = (
+        f"/v1/mailers/{mailer_id}/resume",
+        {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+    )
+    again: list[Callable[[], object]] = [
+        lambda: api.get("/v1/mailers/oauth/callback", params=consented(asked(client, mailer_id))),
+        lambda: client.post(resume),
+        lambda: client.patch(f"/v1/mailers/{mailer_id}", json={"credentials": credentials}),
+    ]
+    for reconnect in again:
+        session.execute(text(failing), {"id": mailer_id})
+        session.commit()
+        reconnect()
+        assert session.scalar(text(due), {"id": mailer_id}) is True
+        session.rollback()
+    assert client.delete(f"/v1/mailers/{mailer_id}/mailbox").status_code == 204
+    client.patch(f"/v1/mailers/{mailer_id}", json={"credentials": {**credentials, "client_id": google.oauth.client_id}})
+    again[0]()
+    assert reading(client, mailer_id) == 404
+
+
+def test_a_consent_that_only_sends_reads_nothing(
+    client: TestClient, api: TestClient, google: GmailEmulator, mailer_id: str
+) -> None:
+    google.oauth.scopes = "https://www.googleapis.com/auth/gmail.compose"
+    assert api.get("/v1/mailers/oauth/callback", params=consented(asked(client, mailer_id))).status_code == 200
+    assert reading(client, mailer_id) == 404
 
 
 def test_a_password_gives_way_to_the_consent(
