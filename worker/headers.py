@@ -36,6 +36,8 @@ _MAILBOX = re.compile(
 )
 _WORDLIKE = r"[A-Za-z0-9!#$&^_.+\-]+"
 _MEDIA_TYPE = re.compile(rf'{_WORDLIKE}/{_WORDLIKE}(?:\s*;\s*{_WORDLIKE}=(?:{_WORDLIKE}|"[ !#-\[\]-~]*"))*')
+_UNREADABLE = "\0"
+"""Stands for base64 that is none: a reader that is less strict may find a line break in it."""
 _ENCODED_BYTES = 45
 """Bytes of text that fit an encoded word of 75 characters with charset utf-8 in base64."""
 
@@ -171,7 +173,7 @@ def _decoded(text: str) -> str:
     try:
         return "".join(_decoded_part(part, charset) for part, charset in decode_header(text))
     except (HeaderParseError, ValueError):
-        return text
+        return _UNREADABLE
 
 
 def _decoded_part(part: bytes | str, charset: str | None) -> str:

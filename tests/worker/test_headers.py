@@ -18,7 +18,12 @@ from worker.headers import (
 )
 
 CONTROLS = ["\r\n", "\n", "\r", "\0", "\x0b", "\x1f", "\x7f", "\x80", "\x85", "\x9f", "\u2028", "\u2029"]
-HIDDEN = ["=?utf-8?q?x=0D=0ABcc:_a=40evil.test?=", "=?utf-8?b?DQpCY2M6IGFAZXZpbC50ZXN0?=", "=?latin-1?q?=85?="]
+HIDDEN = [
+    "=?utf-8?q?x=0D=0ABcc:_a=40evil.test?=",
+    "=?utf-8?b?DQpCY2M6IGFAZXZpbC50ZXN0?=",
+    "=?latin-1?q?=85?=",
+    "=?utf-8?b?DQpCY2M6IGFAZXZpbC50ZXN0A?=",
+]
 
 
 def read(line: str, name: str) -> str:
