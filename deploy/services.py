@@ -4,16 +4,20 @@ Postgres(directory, port, password)     .initialise() once, then .program() to s
 Redis(directory, port, password)        .program(), .ready(), .url; runs the first server that `find_redis` finds
 """
 
+import fcntl
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -53,15 +57,46 @@ class ServiceMissingError(Exception):
 
 def free_port(preferred: int = 0, avoid: frozenset[int] = frozenset()) -> int:
     """``preferred`` if it is free on loopback, otherwise any free port; never one of ``avoid``."""
-    for port in (preferred, *[0] * (len(avoid) + 1)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind((LOOPBACK, port))
-                found = int(probe.getsockname()[1])
-                if found not in avoid:
-                    return found
+    # At random from those that the system gives to nobody by itself: who picks one at the same moment picks another.
+    others = (secrets.randbelow(12_000) + 20_000 for _ in range(200))
+    for port in chain([preferred] if preferred else (), others):
+        if port not in avoid and _is_free(port):
+            return port
     raise ServiceMissingError(f"no free port on {LOOPBACK}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+_claims: dict[int, int] = {}
+"""Port -> the open file whose lock says that it is ours."""
+
+
+def claim(port: int) -> bool:
+    """Whether nobody else has claimed the port. It is claimed until this process and its children have ended.
+
+    Between picking a port and listening there are seconds, in which another stack may pick the same.
+    """
+    if port in _claims:
+        return True
+    try:
+        file = os.open(Path(tempfile.gettempdir()) / f"postroad-port-{port}", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return True  # another user's: there is no telling
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    _claims[port] = file
+    return True
 
 
 def unprivileged(directory: Path) -> RunAs | None:

@@ -13,7 +13,7 @@ from deploy.directory import Directory, StackError
 from deploy.heartbeats import Heartbeats
 from deploy.identity import Identity, write_private
 from deploy.program import Program
-from deploy.services import LOOPBACK, Postgres, Redis, find_redis, free_port
+from deploy.services import LOOPBACK, Postgres, Redis, claim, find_redis, free_port
 from deploy.supervisor import Service, Supervisor
 
 WORKERS = {"send.high": 1, "send.normal": max(2, (os.cpu_count() or 2) // 2), "followup": 1, "webhooks": 1}
@@ -79,7 +79,9 @@ class Stack:
         optional = ("inbound",) if wanted.get("inbound") else ()
         for name in ("api", "inbox", "postgres", "redis", "receiver", *optional):
             insisted = wanted.get(name)
-            preferred = insisted or self.identity.ports.get(name) or PREFERRED_PORTS.get(name, 0)
+            preferred = self.identity.ports.get(name) or PREFERRED_PORTS.get(name, 0)
+            if insisted or (preferred and not claim(preferred)):
+                preferred = insisted or 0
             port = free_port(preferred, avoid=frozenset(chosen.values()))
             if insisted and port != insisted:
                 raise StackError(f"Port {insisted} is taken. Choose another one, or none to have a free one picked.")

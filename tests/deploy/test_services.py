@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import redis
 
 from deploy import services as module
 from deploy.program import Program, start
-from deploy.services import Postgres, find_redis, free_port
+from deploy.services import Postgres, claim, find_redis, free_port
 from tests.conftest import Services, wait_until
 
 
@@ -97,3 +98,16 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def _is_zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_port_is_claimed_by_one_process_at_a_time() -> None:
+    port = free_port()
+    other = f"from deploy.services import claim; print(claim({port}))"
+
+    def asked() -> str:
+        return subprocess.run((sys.executable, "-c", other), capture_output=True, text=True, check=True).stdout.strip()
+
+    assert asked() == "True"
+    assert claim(port)
+    assert claim(port)
+    assert asked() == "False"
