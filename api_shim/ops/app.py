@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from api_shim.errors import ApiError
 from api_shim.ops import (
+    attachments,
     campaigns,
     live,
     login,
@@ -45,6 +46,8 @@ def routes() -> list[BaseRoute]:
         Route("/ops/messages/{id:uuid}", page(message.message), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/html", page(message.html), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/source", page(message.source), methods=["GET"]),
+        Route("/ops/messages/{id:uuid}/file", page(attachments.sent), methods=["GET"]),
+        Route("/ops/inbound/{id:uuid}/file", page(attachments.received), methods=["GET"]),
         Route("/ops/messages/{id:uuid}/cancel", action(message.cancel), methods=["POST"]),
         Route("/ops/messages/{id:uuid}/retry", action(message.retry), methods=["POST"]),
         Route("/ops/messages/{id:uuid}/mark-sent", action(message.marked_sent), methods=["POST"]),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from api_shim.ops.display import harmless
 from api_shim.services import Services
 from models.blob import Blob
-from models.content import Address, Content
+from models.content import Address, AttachmentRef, Content
 from models.mailer import Mailer
 from models.message import Message, Submission
 from providers.base import Form
@@ -34,8 +34,7 @@ class Shown:
     """A page of its own, harmless."""
     left_out: int = 0
     """Pictures, styles and frames from elsewhere that the page does without."""
-    files: Sequence[tuple[str, str]] = ()
-    """Name and content type."""
+    files: Sequence[AttachmentRef] = ()
 
 
 def source(session: Session, submission: Submission, message: Message, services: Services) -> bytes:
@@ -86,7 +85,7 @@ def shown(session: Session, submission: Submission, message: Message, services: 
         text=_body(mail, "plain"),
         html=html,
         left_out=left_out,
-        files=[(part.get_filename() or "unnamed", part.get_content_type()) for part in mail.iter_attachments()],
+        files=Content.from_json(submission.content).attachments,
     )
 
 

@@ -1,5 +1,6 @@
 """What the pages show and what their buttons do, on rows as the workers leave them."""
 
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -8,13 +9,14 @@ import pytest
 from sqlalchemy.orm import Session
 
 from models.base import ulid, uuid7
+from models.blob import Blob
 from models.content import AttachmentRef, SendSettings
 from models.event import Event
 from models.mailer import Suppression
 from models.message import Campaign, Followup, Message
 from models.webhook import WebhookDelivery
 from tests.api_shim.conftest import Tenant
-from tests.api_shim.record_rows import add_mailer
+from tests.api_shim.record_rows import add_inbound, add_mailer, add_thread
 from tests.ops.conftest import HELD, Browser, add_endpoint, add_failed, add_message, fresh
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -212,6 +214,36 @@ def test_a_mail_that_cannot_be_composed_is_a_sentence(operator: Browser, session
     message_id = add_message(session, tenant, content={"attachments": (lost,)})
     assert "attachments are gone" in operator.get(f"/ops/messages/{message_id}").text
     assert operator.get(f"/ops/messages/{message_id}/source").status_code == 409
+
+
+def test_files_of_mails_are_saved_from_their_pages_and_never_shown(
+    operator: Browser, session: Session, tenant: Tenant, other_tenant: Tenant
+) -> None:
+    sha256 = hashlib.sha256(EVIL.encode()).hexdigest()
+    for owner in (tenant, other_tenant):
+        session.add(Blob(workspace_id=owner.workspace_id, sha256=sha256, size=len(EVIL), data=EVIL.encode()))
+    session.commit()
+    sent = AttachmentRef(sha256=sha256, size=len(EVIL), filename='a"/../b.html', content_type="text/html")
+    received = {"sha256": sha256, "name": sent.filename, "mimeType": "text/html", "size": len(EVIL)}
+    thread, theirs = add_thread(session, tenant), add_thread(session, other_tenant)
+    mail = add_message(session, tenant, content={"attachments": (sent,)})
+    inbound = add_inbound(session, tenant, thread, attachments=[received])
+    for page, address in (
+        (f"/ops/messages/{mail}", f"/ops/messages/{mail}/file?number=0"),
+        (f"/ops/threads/{thread}", f"/ops/inbound/{inbound}/file?number=0"),
+    ):
+        assert f'href="{address}"' in operator.get(page).text
+        answer = operator.get(address)
+        assert (answer.status_code, answer.text) == (200, EVIL)
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''a%22%2F..%2Fb.html"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        for number in ("1", "", "-1", "x", "²"):
+            assert operator.get(f"{address[:-1]}{number}").status_code == 404
+    foreign = add_message(session, other_tenant, content={"attachments": (sent,)})
+    strange = add_inbound(session, other_tenant, theirs, attachments=[received])
+    assert operator.get(f"/ops/messages/{foreign}/file?number=0").status_code == 404
+    assert operator.get(f"/ops/inbound/{strange}/file?number=0").status_code == 404
 
 
 def test_hostile_text_is_only_text_on_every_page(operator: Browser, session: Session, tenant: Tenant) -> None:
