@@ -65,6 +65,7 @@ SECTIONS = (
     ("/stuck", "Stuck"),
     ("/suppressions", "Suppressions"),
     ("/audit", "Audit"),
+    ("/settings", "Settings"),
 )
 
 templates = Environment(

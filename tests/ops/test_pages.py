@@ -8,6 +8,8 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy.orm import Session
 
+from api_shim.ops.settings import SHOWN
+from api_shim.services import Services
 from models.base import ulid, uuid7
 from models.blob import Blob
 from models.content import AttachmentRef, SendSettings
@@ -244,6 +246,20 @@ def test_files_of_mails_are_saved_from_their_pages_and_never_shown(
     strange = add_inbound(session, other_tenant, theirs, attachments=[received])
     assert operator.get(f"/ops/messages/{foreign}/file?number=0").status_code == 404
     assert operator.get(f"/ops/inbound/{strange}/file?number=0").status_code == 404
+
+
+def test_the_settings_are_shown_without_secrets_and_what_is_inside(operator: Browser, app_services: Services) -> None:
+    held = app_services.settings
+    page = operator.get("/ops/settings").text
+    assert held.retry_seconds in page
+    assert held.public_url in page
+    hidden = {name for name, field in type(held).model_fields.items() if field.repr is False} | {
+        "attachment_root", "webhook_allowed_hosts", "mailer_allowed_hosts", "source_addresses", "dns_servers",
+        "inbound_domains", "otel_endpoint", "faults",
+    }  # fmt: skip
+    shown = {name for names in SHOWN.values() for name in names}
+    assert shown.isdisjoint(hidden)
+    assert held.keys[0] not in page
 
 
 def test_hostile_text_is_only_text_on_every_page(operator: Browser, session: Session, tenant: Tenant) -> None:
