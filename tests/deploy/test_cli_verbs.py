@@ -28,6 +28,10 @@ Call = Callable[..., Ended]
 REF_ID_OF_NOTHING = "01" + "0" * 24
 
 
+NOBODY = "01938f4e-7c1a-7b3e-9d52-6f0a8c4e1b27"
+"""An id that nothing has."""
+
+
 @pytest.fixture
 def env(stack: Stack, tmp_path: Path) -> dict[str, str]:
     return {
@@ -95,16 +99,16 @@ def test_a_dry_run_shows_the_mail_and_sends_nothing(postroad: Call, tmp_path: Pa
         ["send", "--to", "a@example.com", "--subject", "S", "--text-file", "-", "--from", "x@elsewhere.example"],
         ["campaign", "cancel", "x"],
         ["message", "cancel", REF_ID_OF_NOTHING],
-        ["mailer", "delete", str(uuid4())],
+        ["mailer", "delete", NOBODY],
         ["mailer", "add", "smtp", "--credential", "port"],
         ["suppression", "remove", "a@example.com"],
-        ["key", "revoke", str(uuid4())],
+        ["key", "revoke", NOBODY],
         ["key", "create", "x"],
-        ["webhook", "rotate", str(uuid4())],
-        ["webhook", "delete", str(uuid4())],
-        ["webhook", "replay", str(uuid4())],
-        ["webhook", "replay", str(uuid4()), "--since", "yesterday"],
-        ["webhook", "replay", str(uuid4()), "--since", "2026-11-21T12:00:00"],
+        ["webhook", "rotate", NOBODY],
+        ["webhook", "delete", NOBODY],
+        ["webhook", "replay", NOBODY],
+        ["webhook", "replay", NOBODY, "--since", "yesterday"],
+        ["webhook", "replay", NOBODY, "--since", "2026-11-21T12:00:00"],
         ["message", "retry", REF_ID_OF_NOTHING, "--force"],
         ["nothing"],
     ],
@@ -119,14 +123,14 @@ def test_wrong_usage_ends_with_2_before_anything_happens(postroad: Call, argumen
     "arguments",
     [
         ["message", "show", REF_ID_OF_NOTHING],
-        ["message", "show", str(uuid4())],
-        ["message", "cancel", str(uuid4()), "--yes"],
+        ["message", "show", NOBODY],
+        ["message", "cancel", NOBODY, "--yes"],
         ["campaign", "show", "no such/campaign"],
         ["campaign", "export", "no-such"],
-        ["mailer", "pause", str(uuid4())],
-        ["webhook", "test", str(uuid4())],
+        ["mailer", "pause", NOBODY],
+        ["webhook", "test", NOBODY],
         ["suppression", "remove", "nobody@example.com", "--yes"],
-        ["key", "revoke", str(uuid4()), "--yes"],
+        ["key", "revoke", NOBODY, "--yes"],
     ],
     ids=" ".join,
 )

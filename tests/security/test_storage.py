@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
@@ -11,7 +11,8 @@ from api_shim.errors import ApiError
 from api_shim.submission import NewAttachment
 from worker.settings import Settings
 
-WORKSPACE, OTHER = uuid4(), uuid4()
+WORKSPACE = UUID("01938f4e-7c1a-7b3e-9d52-6f0a8c4e1b27")
+OTHER = UUID("01938f4e-7c1a-7b3e-9d52-6f0a8c4e1b28")
 
 
 @pytest.fixture
