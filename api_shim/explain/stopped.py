@@ -29,11 +29,12 @@ def _mailer(facts: Facts) -> Cause | None:
             needs_person=True,
         )
     if mailer.status == MailerStatus.RECONNECT_REQUIRED:
-        said = f": {mailer.status_reason}" if mailer.status_reason else ""
+        reason = mailer.status_reason or f"{mailer.provider} refused its credentials"
         return Cause(
             why=Why.RECONNECT_REQUIRED,
-            what=f"{mailer.provider} refused the credentials of mailer {mailer.name}{said}.",
-            do=f"Renew them: POST /v1/mailers/{mailer.id}/connect for a mailbox, PATCH its credentials otherwise.",
+            what=f"Mailer {mailer.name} must be reconnected: {reason}.",
+            do=f"Where it says nothing else: POST /v1/mailers/{mailer.id}/connect for a mailbox, PATCH its credentials "
+            "otherwise.",
             needs_person=True,
         )
     if mailer.status == MailerStatus.PAUSED:
