@@ -112,9 +112,9 @@ def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
 def pool_of(mailer: Mailer, name: str) -> str:
     """The IP pool as the mailer's adapter knows it: by the provider's own name, with SMTP by ours; empty for none.
 
-    A mailer without `ip_pools` passes names on as they are. With SMTP there is nowhere to pass them to, and one way out:
-    callers name the pools of the API that they come from. Raises VALIDATION_ERROR for a name that the mailer's list
-    lacks.
+    A mailer without `ip_pools` passes names on as they are. With SMTP there is nowhere to pass them to, and one way
+    out: callers name the pools of the API that they come from. Raises VALIDATION_ERROR for a name that the mailer's
+    list lacks.
     """
     speaks_smtp = mailer.provider in SMTP_PROVIDERS
     if not name or not mailer.ip_pools:
