@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +51,8 @@ class Gatherer(Generic[T, R]):
         self._fresh_until = 0.0
         self._company = 0
         """Size of the latest group."""
+        self._watching: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        """Loops that look again after `PATIENCE_SECONDS`."""
 
     async def do(self, item: T) -> R:
         """The result for one item."""
@@ -68,8 +71,14 @@ class Gatherer(Generic[T, R]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._start()
-        if self._waiting:
-            loop.call_later(PATIENCE_SECONDS, self._begin, loop)
+        # One timer is enough, or a backlog would add one with every group, and each would go on as long as it lasts.
+        if self._waiting and loop not in self._watching:
+            self._watching.add(loop)
+            loop.call_later(PATIENCE_SECONDS, self._look_again, loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watching.discard(loop)
+        self._begin(loop)
 
     def _start(self) -> None:
         with self._lock:

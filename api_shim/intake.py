@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
@@ -238,22 +237,27 @@ def _replayed(session: Session, original: Original) -> Accepted | ApiError:
     )
 
 
+_BELLS = "postroad_bells"
+"""Where a session holds who is to ring which lane."""
+
+
 def _ring_after_commit(session: Session, ringer: BellRinger, lane: Lane) -> None:
     """Rings once the rows are there for a worker to see; a rollback forgets it."""
-    lanes: list[Lane] = session.info.setdefault("postroad_lanes", [])
-    if not lanes:
-        event.listen(session, "after_commit", _ring_all(ringer), once=True)
-        event.listen(session, "after_rollback", _forget, once=True)
-    lanes.append(lane)
+    if _BELLS not in session.info:
+        session.info[_BELLS] = []
+        event.listen(session, "after_commit", _ring_all)
+        event.listen(session, "after_rollback", _forget)
+    session.info[_BELLS].append((ringer, lane))
 
 
-def _ring_all(ringer: BellRinger) -> Any:
-    def ring(session: Session) -> None:
-        for lane in session.info.pop("postroad_lanes", ()):
-            ringer.ring(lane)
-
-    return ring
+def _ring_all(session: Session) -> None:
+    if session.in_nested_transaction():
+        return  # a savepoint was released; nobody sees the rows yet
+    bells, session.info[_BELLS] = session.info[_BELLS], []
+    for ringer, lane in bells:
+        ringer.ring(lane)
 
 
 def _forget(session: Session) -> None:
-    session.info.pop("postroad_lanes", None)
+    if not session.in_nested_transaction():
+        session.info[_BELLS] = []

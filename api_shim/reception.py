@@ -84,7 +84,10 @@ class Reception:
         """Sessions in which each statement is a transaction: a group takes half as many round trips."""
 
     def take(self, requests: Sequence[Incoming]) -> list[Taken]:
-        """Reads, limits and stores. Raises what the database raises when it is away; then nothing was stored."""
+        """Reads, limits and stores. Raises what the database raises when it is away; then nothing was stored.
+
+        If it goes away later, those whose fate is unknown are told so, and nobody else.
+        """
         with self._by_statement() as session:
             known = Known(session)
             reader = _Reader(known, self._services)
@@ -114,10 +117,9 @@ class Reception:
         """All by one statement. If it fails though the database is there, nothing is stored and all are returned."""
         try:
             self._accept(known, group)
-        except Exception as error:
-            if _is_away(error):
-                raise
-            return group
+        except Exception as error:  # noqa: BLE001 -- it comes again, and to its own caller, as each is stored
+            return () if _is_lost(group, error) else group
+        known.session.commit()  # nothing is open; it lets the lanes be rung
         faultpoint("intake_stored")
         return ()
 
@@ -129,10 +131,9 @@ class Reception:
         try:
             with self._services.sessions() as session:
                 self._store_together(session, group)
-        except Exception as error:
-            if _is_away(error):
-                raise
-            self._store_each(group)
+        except Exception as error:  # noqa: BLE001 -- it comes again, and to its own caller, as each is stored
+            if not _is_lost(group, error):
+                self._store_each(group)
 
     def _store_each(self, group: Sequence[Taken]) -> None:
         for taken in group:
@@ -220,8 +221,13 @@ class _Reader:
         return default_capped(self._session, workspace_id, user_id)
 
 
-def _is_away(error: Exception) -> bool:
-    return isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+def _is_lost(group: Sequence[Taken], error: Exception) -> bool:
+    """Whether the database went away, so that storing again could store twice; the group is told."""
+    if not (isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated)):
+        return False
+    for taken in group:
+        taken.fault = error
+    return True
 
 
 def _is_plain(taken: Taken) -> bool:

@@ -60,7 +60,7 @@ def fetch(session: Session, statement: str, parameters: Sequence[object]) -> lis
     """The rows of a query that is asked for every request, as named tuples, in the session's own transaction.
 
     Past SQLAlchemy, which takes longer to ask than the server to answer. ``statement``: with %s. Raises SQLAlchemy's
-    OperationalError where the server is away.
+    OperationalError where the server is away; ``connection_invalidated`` tells that nobody knows what was committed.
     """
     with _driver(session, statement) as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
         return cursor.execute(statement, parameters, prepare=True).fetchall()
@@ -75,13 +75,17 @@ def copying(session: Session, statement: str) -> Iterator[psycopg.Copy]:
 
 @contextmanager
 def _driver(session: Session, statement: str) -> Iterator[psycopg.Connection]:
-    connection = session.connection().connection.driver_connection
+    pooled = session.connection()
+    connection = pooled.connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
         raise TypeError("the session has no connection of psycopg's")
     try:
         yield connection
     except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
-        raise OperationalError(statement, None, error, hide_parameters=True) from error
+        is_lost = connection.closed
+        if is_lost:
+            pooled.invalidate()
+        raise OperationalError(statement, None, error, hide_parameters=True, connection_invalidated=is_lost) from error
 
 
 def _as_away(context: ExceptionContext) -> OperationalError | None:

@@ -3,13 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from api_shim import gathering
 from api_shim.auth import Caller
 from api_shim.gathering import Gatherer
 from api_shim.idempotency import Repeat
@@ -21,6 +25,8 @@ from models.base import uuid7
 from models.content import Address
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.record_rows import add_mailer
+from tests.chaos.proxy import Proxy
+from worker.settings import Settings
 
 
 class TestGatherer:
@@ -67,6 +73,32 @@ class TestGatherer:
             return took
 
         assert asyncio.run(run()) < 5
+
+    def test_a_backlog_sets_no_more_timers_than_it_makes_groups(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gathering, "MOST", 1)
+        monkeypatch.setattr(gathering, "PATIENCE_SECONDS", 0.004)
+
+        def work(items: Sequence[int]) -> Sequence[int]:
+            time.sleep(0.002)
+            return items
+
+        async def run() -> int:
+            gatherer: Gatherer[int, int] = Gatherer(work, threads=1)
+            loop = asyncio.get_running_loop()
+            timers = 0
+            call_later = loop.call_later
+
+            def counted(*arguments: Any) -> asyncio.TimerHandle:
+                nonlocal timers
+                timers += 1
+                return call_later(*arguments)
+
+            monkeypatch.setattr(loop, "call_later", counted)
+            await asyncio.gather(*(gatherer.do(number) for number in range(150)))
+            gatherer.close()
+            return timers
+
+        assert asyncio.run(run()) < 2 * 150
 
     def test_what_the_work_raises_goes_to_all_of_the_group_and_the_next_one_goes_on(self) -> None:
         def work(items: Sequence[int]) -> Sequence[int]:
@@ -166,6 +198,50 @@ def test_a_mailer_that_is_deleted_meanwhile_gets_no_mail_and_the_others_get_thei
     assert sorted(stored(session, tenant)) == ["bob@example.com", "cat@example.com"]
 
 
+@pytest.fixture
+def wire(settings: Settings) -> Iterator[Proxy]:
+    """To PostgreSQL."""
+    with Proxy(lambda: urlsplit(settings.database_url).port or 5432) as running:
+        yield running
+
+
+@pytest.fixture
+def reception_by_wire(settings: Settings, wire: Proxy) -> Iterator[Reception]:
+    port = urlsplit(settings.database_url).port
+    services = Services(
+        settings.model_copy(update={"database_url": settings.database_url.replace(f":{port}/", f":{wire.port}/")})
+    )
+    yield Reception(services)
+    services.close()
+
+
+def test_a_group_that_was_stored_and_whose_answer_was_lost_is_not_stored_again(
+    reception_by_wire: Reception, wire: Proxy, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    wire.swallow(b"insert into submission", b"ann@example.com")
+    requests = [incoming(tenant, submission(mailer_id, f"{name}@example.com")) for name in ("ann", "bob")]
+    taken = reception_by_wire.take(requests)
+    assert wire.swallowed
+    assert [type(one.fault) for one in taken] == [OperationalError] * 2
+    assert stored(session, tenant) == ["ann@example.com", "bob@example.com"]
+
+
+def test_who_was_stored_is_told_so_though_the_database_went_away_for_a_neighbour(
+    reception_by_wire: Reception, wire: Proxy, session: Session, tenant: Tenant, mailer_id: UUID
+) -> None:
+    wire.swallow(b"insert into idempotency_key", b"cat@example.com")
+    requests = [
+        incoming(tenant, submission(mailer_id, "ann@example.com")),
+        incoming(tenant, submission(mailer_id, "bob@example.com"), key="bob"),
+        incoming(tenant, submission(mailer_id, "cat@example.com"), key="cat"),
+    ]
+    taken = reception_by_wire.take(requests)
+    assert wire.swallowed
+    assert [one.accepted is not None for one in taken] == [True, False, False]
+    assert fates(taken) == ["accepted", "OperationalError", "OperationalError"]
+    assert stored(session, tenant) == ["ann@example.com"]
+
+
 def test_two_with_the_same_key_in_one_group_are_one_submission(
     reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID
 ) -> None:
@@ -173,6 +249,41 @@ def test_two_with_the_same_key_in_one_group_are_one_submission(
     taken = reception.take(requests)
     assert len({one.accepted.submission_id for one in taken if one.accepted}) == 1
     assert stored(session, tenant) == ["ann@example.com"]
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lane_is_rung_when_its_rows_are_there_to_be_seen(
+    app_services: Services,
+    session: Session,
+    tenant: Tenant,
+    mailer_id: UUID,
+    key: str | None,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(app_services.ringer, "ring", lambda _lane: seen.append(len(stored(session, tenant))))
+    requests = [
+        incoming(tenant, submission(mailer_id, f"reader{one}@example.com"), key=key and f"{key}{one}")
+        for one in range(number)
+    ]
+    assert fates(Reception(app_services).take(requests)) == ["accepted"] * number
+    assert set(seen) == {number}
+
+
+def test_a_neighbour_that_is_refused_silences_no_bell(
+    app_services: Services, tenant: Tenant, mailer_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung: list[object] = []
+    monkeypatch.setattr(app_services.ringer, "ring", rung.append)
+    unknown = Link(field="contact_id", kind="contact", id=uuid7())
+    requests = [
+        incoming(tenant, submission(mailer_id, "ann@example.com"), key="ann"),
+        incoming(tenant, submission(mailer_id, "bob@example.com", links=(unknown,)), key="bob"),
+    ]
+    assert fates(Reception(app_services).take(requests)) == ["accepted", "ApiError"]
+    assert rung
 
 
 def test_of_more_than_the_cap_allows_as_many_pass_as_it_allows(
