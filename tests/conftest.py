@@ -27,6 +27,12 @@ from deploy.services import Postgres, Redis, find_redis, free_port
 TEMPLATE = "postroad_template"
 
 
+def pytest_configure() -> None:
+    """What is started in the background of a shell ignores Ctrl-C, and so would every process of the tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     postgres: Postgres
