@@ -102,7 +102,11 @@ class ImapClient:
         encrypted = access.security is Security.TLS
         imap = _Pinned(access, address, self._longest, tls_context(not local) if encrypted else None)
         if access.security is Security.STARTTLS:
-            imap.starttls(tls_context(not local))
+            try:
+                imap.starttls(tls_context(not local))
+            except BaseException:
+                imap.shutdown()
+                raise
         return imap
 
     def _log_in(self, token: Callable[[], str] | None) -> None:

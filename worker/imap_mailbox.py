@@ -100,6 +100,10 @@ class MailboxReader:
                 self._note(str(error))
             except SQLAlchemyError as error:
                 log.warning("mailbox_waits_for_database", mailer_id=str(self._mailer_id), error=type(error).__name__)
+            except Exception as error:
+                # An answer that nobody foresaw. The thread must outlive it: nobody would start another.
+                log.exception("mailbox_reader_failed", mailer_id=str(self._mailer_id))
+                self._note(f"the server's answer was not understood: {type(error).__name__}")
             else:
                 continue
             if time.monotonic() - started > WAIT_SECONDS:  # it worked for a while

@@ -1,6 +1,7 @@
 """A mailbox read over IMAP, on a real server: each mail once, news at once, and what is told when it cannot be read."""
 
 import shutil
+import socketserver
 import tempfile
 import threading
 import time
@@ -163,6 +164,30 @@ def test_a_mailbox_that_cannot_be_read_says_why(
     error = office.scalar("select error from imap_mailbox where mailer_id = :m")
     assert why in error
     assert PASSWORD not in error
+
+
+class _TwoMinds(socketserver.StreamRequestHandler):
+    """An IMAP server that numbers its folder twice."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"* OK ready\r\n")
+        for line in self.rfile:
+            tag, command, *_ = line.split()
+            said = {
+                b"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\n",
+                b"EXAMINE": b"* OK [UIDVALIDITY 1] ok\r\n* OK [UIDVALIDITY 2] ok\r\n",
+            }
+            self.wfile.write(said.get(command, b"") + tag + b" OK done\r\n")
+
+
+def test_an_answer_that_nobody_foresaw_does_not_end_the_reader(office: Office, imap: Dovecot) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _TwoMinds) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        _give(office, imap, port=server.server_address[1])
+        started = time.monotonic()
+        MailboxReader(office.runtime, office.mailer_id).run(lambda: time.monotonic() - started > 0.1)
+        server.shutdown()
+    assert "not understood" in office.scalar("select error from imap_mailbox where mailer_id = :m")
 
 
 def test_a_refused_access_token_is_answered_and_told(imap: Dovecot) -> None:
