@@ -2,7 +2,7 @@
 in one query, before anything is stored.
 """
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from uuid import UUID
@@ -27,7 +27,7 @@ _MAILERS = """
 
 KEPT_MAILERS = 1_000
 
-_loaded: dict[UUID, tuple[str, Mailer]] = {}
+_loaded: OrderedDict[UUID, tuple[str, Mailer]] = OrderedDict()
 """Mailers by id, with the version of the row: most requests name one that the last request named, too."""
 
 
@@ -88,7 +88,7 @@ class Known:
             self.session.expunge(mailer)
             kept = _loaded[id_] = (version, mailer)
             if len(_loaded) > KEPT_MAILERS:
-                del _loaded[next(iter(_loaded))]
+                _loaded.popitem(last=False)  # unlike a look for the first, safe beside other threads
         return kept[1]
 
     def _find(self, wanted: dict[str, set[Key]]) -> None:
