@@ -5,9 +5,10 @@ This is what makes a lost bell cost a second. Several beats may run: everything 
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import redis
 import structlog
@@ -30,6 +31,8 @@ from worker.standstill import paused
 log = structlog.get_logger()
 
 TICK_SECONDS = 1.0
+AGAIN_SECONDS = 30.0
+"""Until work that met a bug is begun again."""
 LOST_AFTER_SECONDS = 2.0
 """A lane that stays due while its queue is empty has lost its bell."""
 
@@ -181,9 +184,12 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
     ticker = Ticker(runtime)
     # Measuring, keeping and asking the DNS take their time; ringing does not wait for them.
     others = [
-        threading.Thread(target=_sample_until, args=(ticker, stop), name="sampler", daemon=True),
-        threading.Thread(target=keep_until, args=(runtime, stop), name="keeper", daemon=True),
-        threading.Thread(target=check_until, args=(runtime, stop), name="domains", daemon=True),
+        threading.Thread(target=_outlive, args=(work, stop), name=name, daemon=True)
+        for name, work in (
+            ("sampler", partial(_sample_until, ticker, stop)),
+            ("keeper", partial(keep_until, runtime, stop)),
+            ("domains", partial(check_until, runtime, stop)),
+        )
     ]
     for thread in others:
         thread.start()
@@ -197,6 +203,17 @@ def run(runtime: Runtime, stop: threading.Event) -> None:
         stop.wait(max(0.0, TICK_SECONDS - (time.monotonic() - started)))
     for thread in others:
         thread.join()
+
+
+def _outlive(work: Callable[[], None], stop: threading.Event) -> None:
+    """Does the work until ``stop`` is set, over any bug in it: a thread that ended would be missed by nobody."""
+    while not stop.is_set():
+        try:
+            work()
+        except Exception:
+            name = threading.current_thread().name
+            log.exception("beat_work_failed", work=name, next=f"again in {AGAIN_SECONDS:g} s")
+            stop.wait(AGAIN_SECONDS)
 
 
 def _sample_until(ticker: Ticker, stop: threading.Event) -> None:

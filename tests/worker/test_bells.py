@@ -1,5 +1,7 @@
 """Doorbells and the beat: what is lost is rung again, what is doubled does no harm."""
 
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +15,7 @@ from structlog.testing import capture_logs
 from models.base import uuid7
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
+from worker import beat
 from worker.beat import LOST_AFTER_SECONDS, Ticker, due_lanes
 from worker.bell import FOLLOWUP_LANE, QUEUES, BellRinger, Bells, Lane, endpoint_lane, send_lane
 from worker.runtime import Runtime
@@ -176,6 +179,25 @@ def test_housekeeping_removes_expired_idempotency_keys_only(house: House) -> Non
             ), {"id": house.workspace_id, "key": key, "age": age})  # fmt: skip
     Ticker(house.runtime).housekeeping()
     assert [row["key"] for row in house.rows("select key from idempotency_key")] == ["new"]
+
+
+def test_a_bug_in_the_work_beside_the_beat_does_not_end_that_work(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, stop = [], threading.Event()
+
+    def check(_runtime: Runtime, _stop: threading.Event) -> None:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            raise ZeroDivisionError
+        stop.set()
+
+    monkeypatch.setattr(beat, "check_until", check)
+    monkeypatch.setattr(beat, "AGAIN_SECONDS", 0.01)
+    with capture_logs() as lines:
+        beat.run(house.runtime, stop)
+    assert len(begun) == 2
+    assert [line["work"] for line in lines if line["event"] == "beat_work_failed"] == ["domains"]
 
 
 def test_housekeeping_without_a_database_does_not_end_the_beat(redis_url: str) -> None:
