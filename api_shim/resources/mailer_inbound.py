@@ -24,6 +24,7 @@ from worker.imap_client import PORTS
 from worker.imap_mailbox import OAUTH, mailbox_purpose
 from worker.return_path import Kind, ReturnPaths
 from worker.settings import Settings
+from worker.vault import SecretUnreadable
 
 router = APIRouter(prefix="/mailers/{id}/inbound", tags=["mailers"])
 Reader = Annotated[Caller, caller_with("mailers:read")]
@@ -106,8 +107,11 @@ def _row(session: Session, caller: Caller, mailer_id: UUID) -> ImapMailbox | Non
 
 
 def _moved(request: Request, row: ImapMailbox, body: ImapBody) -> bool:
-    """Whether it is another folder now, whose UIDs say nothing about those of the old one."""
-    held = services(request).vault.open(mailbox_purpose(row.mailer_id), bytes(row.sealed_access))
+    """Whether it is another folder now, or may be, whose UIDs say nothing about those of the old one."""
+    try:
+        held = services(request).vault.open(mailbox_purpose(row.mailer_id), bytes(row.sealed_access))
+    except SecretUnreadable:
+        return True
     return any(held.get(name) != getattr(body, name) for name in ("host", "username", "folder"))
 
 

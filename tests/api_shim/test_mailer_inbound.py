@@ -64,6 +64,16 @@ def test_another_folder_is_read_from_its_own_beginning_and_a_new_password_goes_o
     assert _mark(session, row) == (None, 0)
 
 
+def test_a_login_that_does_not_open_any_more_can_be_set_anew(client: TestClient, session: Session) -> None:
+    id_ = _mailer(client)
+    client.put(f"/v1/mailers/{id_}/inbound/imap", json=IMAP)
+    row = session.scalars(select(ImapMailbox).where(ImapMailbox.mailer_id == id_)).one()
+    row.sealed_access, row.uid_validity, row.last_uid = b"sealed with a key that is lost", 5, 70
+    session.commit()
+    assert client.put(f"/v1/mailers/{id_}/inbound/imap", json=IMAP).status_code == 200
+    assert _mark(session, row) == (None, 0)
+
+
 def test_hosts_are_guarded_and_a_way_to_log_in_is_asked_for(client: TestClient) -> None:
     id_ = _mailer(client)
     body = {"host": "10.1.2.3", "username": "me"}
