@@ -38,7 +38,7 @@ def test_every_part_measures_something_and_nothing_is_left_behind(
     report = run(set(PARTS) - {"large", "peers"}, TINY, lambda _: None)
     figures = {figure.name: figure.value for figure in report.figures}
     assert set(figures) >= MEASURED
-    maybe_nothing = ("waiting", "least_share", "throughput_dead", "million_dead")
+    maybe_nothing = ("waiting", "least_share", "throughput_dead", "million_dead", "throughput_rows", "million_rows")
     assert [name for name, value in figures.items() if not value > 0 and not name.startswith(maybe_nothing)] == []
     assert (report.lost, report.doubled) == (0, 0), report.notes
     assert {cost.component for cost in report.costs} >= {"300: worker send.normal", "300: api", "500: sum"}
