@@ -82,6 +82,16 @@ def test_what_a_filter_finds_is_counted_and_then_cancelled(room: Mailroom, clien
     assert (entry.action, entry.detail) == ("messages.cancel", {"filter": asked, "matched": 3})
 
 
+def test_the_audit_trail_says_that_somebodys_mail_was_cancelled_and_not_whose(
+    room: Mailroom, client: TestClient, tenant: Tenant
+) -> None:
+    room.submit(1)
+    assert _ordered(client, "cancel", recipient="p0@example.com")["updated"] == 1
+    with room.services.sessions() as session:
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.workspace_id == tenant.workspace_id)).one()
+    assert entry.detail == {"filter": {"recipient": "an address"}, "matched": 1}
+
+
 def test_what_failed_is_retried_under_the_state_of_its_campaign(room: Mailroom, client: TestClient) -> None:
     """Of a paused campaign it is held, of a cancelled one left alone."""
     mails = {name: room.submit(1, campaign_id=name) for name in ("running", "paused", "cancelled")}
