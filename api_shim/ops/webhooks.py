@@ -72,7 +72,7 @@ def endpoint(visit: Visit) -> Response:
 
 def test(visit: Visit, _: Form) -> str:
     answer = send_test(visit.path_id, visit.request, visit.session, visit.operator.caller)
-    audit(visit.session, visit.operator.caller, "webhook_endpoint.test", str(visit.path_id))
+    audit(visit.session, visit.operator.caller, "webhook_endpoint.tested", str(visit.path_id))
     visit.session.commit()
     return f"A test event is on its way as delivery {answer['delivery_id']}."
 

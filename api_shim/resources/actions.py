@@ -52,7 +52,7 @@ class Sent(BaseModel):
 def cancel_submission(ref_id: str, request: Request, session: SessionDep, caller: Sender) -> dict[str, Any]:
     """Cancels what has not been sent. Answers when no more can leave, with what became of each message."""
     row = find_submission(session, caller, ref_id)
-    audit(session, caller, "submission.cancel", ref_id)
+    audit(session, caller, "submission.cancelled", ref_id)
     session.commit()
     mover = Mover(session=session, submissions=[(row.id, row.total)])
     cancelled = mover.stop(CANCEL, reason=CANCELLED_BY_REQUEST)
@@ -65,7 +65,7 @@ def retry_submission(ref_id: str, request: Request, session: SessionDep, caller:
     """Sends what has failed again, with all attempts anew."""
     row = find_submission(session, caller, ref_id)
     due = _due(session, row, datetime.now(UTC))
-    audit(session, caller, "submission.retry_failed", ref_id)
+    audit(session, caller, "submission.failed_retried", ref_id)
     session.commit()
     mover = _in_its_campaign(session, row, due)
     count, lanes = mover.go(RETRY_FAILED, due=due, reason="retried through the API")
@@ -80,7 +80,7 @@ def reschedule(ref_id: str, body: Schedule, request: Request, session: SessionDe
     send_at = _checked(body.send_at, row)
     parked = _due(session, row, datetime.now(UTC)) >= UNTIL_SOMEBODY_ACTS
     session.execute(update(Submission).where(Submission.id == row.id).values(send_at=send_at))
-    audit(session, caller, "submission.reschedule", ref_id, send_at=send_at.isoformat() if send_at else None)
+    audit(session, caller, "submission.rescheduled", ref_id, send_at=send_at.isoformat() if send_at else None)
     mover = Mover(session=session, submissions=[(row.id, row.total)])
     # What a paused campaign holds back takes the new time when it is resumed.
     count, lanes = mover.go(RESCHEDULE, due=send_at or datetime.now(UTC))
@@ -97,7 +97,7 @@ def reschedule(ref_id: str, body: Schedule, request: Request, session: SessionDe
 def cancel_message(message_id: UUID, request: Request, session: SessionDep, caller: Sender) -> dict[str, Any]:
     """Cancels a message that is not on the wire yet; 409 with its state if it is too late."""
     row = find_message(session, caller, message_id)
-    shown = _moved(session, caller, row, CANCEL, "cancel", reason=CANCELLED_BY_REQUEST)
+    shown = _moved(session, caller, row, CANCEL, "cancelled", reason=CANCELLED_BY_REQUEST)
     _ring(request, FOLLOWUP_LANE)
     return shown
 
@@ -121,7 +121,7 @@ def retry_message(
     submission = session.get_one(Submission, row.submission_id)
     due = _due(session, submission, datetime.now(UTC))
     why = "sent again although it may have arrived" if row.state == State.UNCERTAIN else "retried through the API"
-    shown = _moved(session, caller, row, SEND_AGAIN if force else RETRY, "retry", due=due, reason=why)
+    shown = _moved(session, caller, row, SEND_AGAIN if force else RETRY, "retried", due=due, reason=why)
     _ring(request, _lane(row))
     return shown
 
@@ -134,13 +134,13 @@ def mark_sent(
     row = find_message(session, caller, message_id)
     values = {"provider_message_id": body.provider_message_id if body else None}
     shown = _moved(
-        session, caller, row, MARK_SENT, "mark_sent", outcome="marked_sent", reason="marked as sent", **values
+        session, caller, row, MARK_SENT, "marked_sent", outcome="marked_sent", reason="marked as sent", **values
     )
     _ring(request, FOLLOWUP_LANE)
     return shown
 
 
-def _moved(session: Session, caller: Caller, row: Message, move: Move, action: str, **values: Any) -> dict[str, Any]:
+def _moved(session: Session, caller: Caller, row: Message, move: Move, done: str, **values: Any) -> dict[str, Any]:
     """Moves one message and commits. Raises CONFLICT naming its state where that does not allow it."""
     moved = move_one(session, move, row.id, **values)
     if moved is None:
@@ -148,7 +148,7 @@ def _moved(session: Session, caller: Caller, row: Message, move: Move, action: s
         shown = show_message(row)
         details = {"id": str(row.id), "state": row.state, "held": shown["held"], "reason": _why_not(row, move)}
         raise ApiError("CONFLICT", details=details)
-    audit(session, caller, f"message.{action}", str(row.id), was=row.state, reason=values.get("reason"))
+    audit(session, caller, f"message.{done}", str(row.id), was=row.state, reason=values.get("reason"))
     session.commit()
     session.refresh(row)
     return show_message(row)

@@ -63,7 +63,7 @@ def carry_out(name: str, bulk: Bulk, request: Request, caller: Caller, asked: di
     """Carries the order out, with an entry in the audit trail, and rings for what is due."""
     matched = bulk.count()
     told = {field: "an address" if "@" in str(value) else value for field, value in asked.items()}
-    audit(bulk.session, caller, f"messages.{name}", str(caller.workspace_id), filter=told, matched=matched)
+    audit(bulk.session, caller, f"messages.{_DONE[name]}", str(caller.workspace_id), filter=told, matched=matched)
     bulk.session.commit()
     changed, lanes = bulk.carry_out(f"{_DONE[name]} through the API, with others")
     for lane in (FOLLOWUP_LANE, *lanes):

@@ -129,7 +129,7 @@ def retry_failed(id: CampaignId, request: Request, session: SessionDep, caller: 
     row = find_campaign(session, caller, id)
     if row.status == CampaignStatus.CANCELLED:
         raise _cancelled(id)
-    audit(session, caller, "campaign.retry_failed", id)
+    audit(session, caller, "campaign.failed_retried", id)
     session.commit()
     status = row.status
     mover = Mover(
@@ -148,7 +148,8 @@ def _changed(session: Session, caller: Caller, campaign_id: str, status: Campaig
     find_campaign(session, caller, campaign_id)
     if set_status(session, caller.workspace_id, campaign_id, status) != status:
         raise _cancelled(campaign_id)
-    audit(session, caller, f"campaign.{status.value}", campaign_id)
+    done = "resumed" if status == CampaignStatus.ACTIVE else status.value
+    audit(session, caller, f"campaign.{done}", campaign_id)
     session.commit()
     return Mover(
         session=session,

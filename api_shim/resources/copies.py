@@ -93,7 +93,7 @@ def redeliver(session: Session, caller: Caller, row: Message, request_id: str | 
     counted = Cell(ACCEPTED.name, (SEND_QUEUES[Priority(row.priority)], submission.shape))
     add(session.connection(), [(counted, 1)])
     copy.due_at = due_under(status, copy.created_at)
-    audit(session, caller, "message.redeliver", str(row.id), copy=str(copy.id))
+    audit(session, caller, "message.redelivered", str(row.id), copy=str(copy.id))
     session.commit()
     return copy
 

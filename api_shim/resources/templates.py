@@ -113,7 +113,7 @@ def create_template(body: TemplateBody, session: SessionDep, caller: Writer) -> 
     if row is None:
         raise _name_taken(body.name)
     version = _add_version(session, row, body.model_dump(include=set(WORDS)))
-    audit(session, caller, "template.create", str(row.id), name=body.name)
+    audit(session, caller, "template.created", str(row.id), name=body.name)
     session.commit()
     return _show(row, version)
 
@@ -153,7 +153,7 @@ def change_template(id: UUID, body: TemplateChange, session: SessionDep, caller:
 def delete_template(id: UUID, session: SessionDep, caller: Writer) -> None:  # noqa: A002
     """Deletes a template with all versions. Mail that was submitted with it keeps its words."""
     session.delete(find_template(session, caller, id, lock=True))
-    audit(session, caller, "template.delete", str(id))
+    audit(session, caller, "template.deleted", str(id))
     session.commit()
 
 
@@ -228,7 +228,7 @@ def _change(session: Session, caller: Caller, id_: UUID, values: dict[str, Any])
         _rename(session, row, values["name"])
     row.version += 1
     version = _add_version(session, row, words)
-    audit(session, caller, "template.change", str(id_), version=row.version)
+    audit(session, caller, "template.changed", str(id_), version=row.version)
     session.commit()
     return _show(row, version)
 

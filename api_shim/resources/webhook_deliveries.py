@@ -158,7 +158,7 @@ def replay_deliveries(
     _require_active(find_endpoint(session, caller, id))
     if body.delivery_id is not None:
         _find(session, caller, id, body.delivery_id)
-    audit(session, caller, "webhook_endpoint.replay", str(id), **body.model_dump(mode="json", exclude_none=True))
+    audit(session, caller, "webhook_endpoint.replayed", str(id), **body.model_dump(mode="json", exclude_none=True))
     replayed = 0
     since = body.since or body.from_
     for count in replay(session, id, delivery_id=body.delivery_id, since=since, until=body.to, state=body.state):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -138,7 +139,8 @@ def create_endpoint(body: EndpointBody, request: Request, session: SessionDep, c
     )
     session.add(row)
     session.flush()
-    audit(session, caller, "webhook_endpoint.create", str(id_), url=body.url)
+    # The host alone: receivers put secrets into URLs, and an entry is seen by others and for long.
+    audit(session, caller, "webhook_endpoint.created", str(id_), host=urlsplit(body.url).hostname)
     session.commit()
     return {**show_endpoint(row), "secret": secret}
 
@@ -180,7 +182,7 @@ def change_endpoint(
     session.flush()
     if status is not None and status != row.status:
         _set_status(session, row, EndpointStatus(status))
-    audit(session, caller, "webhook_endpoint.change", str(id), fields=sorted(body.model_fields_set))
+    audit(session, caller, "webhook_endpoint.changed", str(id), fields=sorted(body.model_fields_set))
     session.commit()
     if row.status == EndpointStatus.ACTIVE:
         services(request).ringer.ring(endpoint_lane(row.id))
@@ -191,7 +193,7 @@ def change_endpoint(
 def delete_endpoint(id: UUID, session: SessionDep, caller: Writer) -> None:  # noqa: A002
     """Removes an endpoint with its deliveries; what is pending is dropped."""
     session.delete(find_endpoint(session, caller, id, lock=True))
-    audit(session, caller, "webhook_endpoint.delete", str(id))
+    audit(session, caller, "webhook_endpoint.deleted", str(id))
     session.commit()
 
 
@@ -210,7 +212,7 @@ def rotate_secret(
     row.sealed_old_secret = row.sealed_secret
     row.old_secret_until = datetime.now(UTC) + overlap
     row.sealed_secret = _sealed(request, row.id, secret)
-    audit(session, caller, "webhook_endpoint.rotate_secret", str(id), old_secret_until=str(row.old_secret_until))
+    audit(session, caller, "webhook_endpoint.secret_rotated", str(id), old_secret_until=str(row.old_secret_until))
     session.commit()
     return {**show_endpoint(row), "secret": secret}
 

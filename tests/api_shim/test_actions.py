@@ -135,7 +135,7 @@ def test_a_message_is_cancelled_until_it_is_on_the_wire(
     assert (answer["state"], answer["due_at"], answer["reason"]) == ("cancelled", None, "cancelled through the API")
     assert mail.message_id in told(session)
     entry = session.scalars(select(AuditEntry).where(AuditEntry.target == str(mail.message_id))).one()
-    assert (entry.action, entry.detail["was"]) == ("message.cancel", state.value)
+    assert (entry.action, entry.detail["was"]) == ("message.cancelled", state.value)
 
 
 @pytest.mark.parametrize(

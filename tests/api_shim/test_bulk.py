@@ -79,7 +79,7 @@ def test_what_a_filter_finds_is_counted_and_then_cancelled(room: Mailroom, clien
     assert (room.states(spring), room.states(other)) == ({"cancelled": 3}, {"queued": 1})
     with room.services.sessions() as session:
         entry = session.scalars(select(AuditEntry).where(AuditEntry.workspace_id == tenant.workspace_id)).one()
-    assert (entry.action, entry.detail) == ("messages.cancel", {"filter": asked, "matched": 3})
+    assert (entry.action, entry.detail) == ("messages.cancelled", {"filter": asked, "matched": 3})
 
 
 def test_the_audit_trail_says_that_somebodys_mail_was_cancelled_and_not_whose(

@@ -112,7 +112,7 @@ def test_replaying_one_delivery_leaves_its_id_and_history_and_gives_it_all_its_t
     assert is_due(replayed)
     assert untouched.state == "delivered"
     assert session.scalars(select(AuditEntry.action).where(AuditEntry.target == made["id"])).all()[-1] == (
-        "webhook_endpoint.replay"
+        "webhook_endpoint.replayed"
     )
 
 

@@ -32,6 +32,12 @@ def test_a_new_endpoint_answers_its_secret_once(client: TestClient, app_services
     assert (found["status"], found["ordered"]) == ("active", False)
 
 
+def test_a_secret_in_a_url_is_not_in_the_audit_trail(client: TestClient) -> None:
+    made = register(client, url=f"{URL}?token=sesame")
+    (entry,) = client.get("/v1/ops/audit", params={"target": made["id"]}).json()["data"]
+    assert (entry["action"], entry["detail"]) == ("webhook_endpoint.created", {"host": "127.0.0.1"})
+
+
 def test_an_endpoint_for_a_submission_that_is_not_there_is_refused(client: TestClient) -> None:
     ref_id = ulid(uuid7())
     answer = client.post("/v1/webhook-endpoints", json={"url": URL, "ref_id": ref_id})

@@ -31,7 +31,7 @@ def test_a_scheduled_message_is_cancelled(operator: Browser, session: Session, t
     assert "Cancelled. It will not be sent." in page
     assert "/cancel" not in page
     assert fresh(session, message_id).state == State.CANCELLED
-    assert _audited(session, tenant) == ["message.cancel"]
+    assert _audited(session, tenant) == ["message.cancelled"]
 
 
 def test_what_cannot_be_done_any_more_is_said_and_not_done(operator: Browser, session: Session, tenant: Tenant) -> None:
@@ -58,7 +58,7 @@ def test_a_held_message_is_decided_from_the_stuck_page(operator: Browser, sessio
     assert (row.state, row.provider_message_id) == (State.SENT, "p-1")
     assert fresh(session, lost).state == State.QUEUED
     assert "unknown fate" not in operator.get("/ops/stuck").text
-    assert _audited(session, tenant) == ["message.mark_sent", "message.retry"]
+    assert _audited(session, tenant) == ["message.marked_sent", "message.retried"]
 
 
 def test_sending_again_what_may_have_arrived_has_to_be_said(
@@ -114,8 +114,8 @@ def test_a_campaign_is_paused_resumed_retried_and_cancelled(
     assert "/ops/campaigns/resume" not in page
     assert _audited(session, tenant) == [
         "campaign.paused",
-        "campaign.active",
-        "campaign.retry_failed",
+        "campaign.resumed",
+        "campaign.failed_retried",
         "campaign.cancelled",
     ]
 
@@ -176,7 +176,7 @@ def test_webhooks_show_their_deliveries_and_replay_them(operator: Browser, sessi
     assert "3 deliveries" in operator.act(f"{back}/replay", since="15m", back=back)
     assert _state(session, done) == "pending"
     assert "Say what to replay." in operator.act(f"{back}/replay", back=back)
-    assert _audited(session, tenant) == ["webhook_endpoint.replay"] * 3
+    assert _audited(session, tenant) == ["webhook_endpoint.replayed"] * 3
 
 
 def test_an_endpoint_is_tested_switched_off_and_on(operator: Browser, session: Session, tenant: Tenant) -> None:
@@ -190,7 +190,7 @@ def test_an_endpoint_is_tested_switched_off_and_on(operator: Browser, session: S
     assert "is disabled" in operator.get("/ops").text
     assert "is active." in operator.act(f"{back}/switch", status="active", back=back)
     assert "Input should be" in operator.act(f"{back}/switch", status="x", back=back)
-    assert _audited(session, tenant) == ["webhook_endpoint.test", "webhook_endpoint.change", "webhook_endpoint.change"]
+    assert _audited(session, tenant) == ["webhook_endpoint.tested"] + ["webhook_endpoint.changed"] * 2
 
 
 def test_the_follow_up_of_unlogged_mail_is_hurried(
