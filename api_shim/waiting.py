@@ -15,7 +15,7 @@ import psycopg
 import structlog
 
 from models.database import NOTICING_SILENCE
-from worker.outcome import OUTCOME_CHANNEL
+from worker.outcome_rows import OUTCOME_CHANNEL
 from worker.record import RECORDED_CHANNEL
 
 log = structlog.get_logger()

@@ -26,7 +26,8 @@ from worker.halt import STOPS_MAILER, open_mailer, park, stop
 from worker.lease import Batch, Held
 from worker.mailers import OpenMailer
 from worker.meter import count_call
-from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, record_verdicts, too_early
+from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, too_early
+from worker.outcome_rows import record_verdicts
 from worker.retry import Backoff
 from worker.runtime import Runtime
 from worker.sifting import domain_of, state_without_recipients, stopped

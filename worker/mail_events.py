@@ -22,7 +22,7 @@ from providers.base import ProviderEvent
 from worker.erasure import ERASED
 from worker.events import NewEvent, append_events, unseen
 from worker.machines import visitor
-from worker.outcome import OUTCOME_CHANNEL
+from worker.outcome_rows import OUTCOME_CHANNEL
 from worker.storable import storable
 from worker.suppression import NewSuppression, suppress
 from worker.timeline import KINDS, Happening, note

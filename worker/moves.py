@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from models.message import ACCEPTED, UNTIL_SOMEBODY_ACTS, State, predecessors
 from worker.bell import Lane, send_lane
-from worker.outcome import OUTCOME_CHANNEL, RETRIED
+from worker.outcome import RETRIED
+from worker.outcome_rows import OUTCOME_CHANNEL
 
 CHUNK = 20_000
 """Messages moved in one transaction."""

@@ -1,8 +1,6 @@
-"""What an outcome means for a message, and how it is written down.
+"""What an outcome means for a message: pure functions of what was known, what the provider said and the policy.
 
-`judge` decides: a pure function from what was known, what the provider said and the policy. `record_verdicts` writes:
-one statement for a whole slice, guarded by the state, the attempt and the lease, with the follow-up's outbox row in
-the same commit.
+How it is written down: `worker.outcome_rows`.
 """
 
 import itertools
@@ -12,18 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-from sqlalchemy import Connection, text
-
 from models.mailer import OnUncertain
-from models.message import OPEN, TRANSITIONS, UNTIL_SOMEBODY_ACTS, State
+from models.message import UNTIL_SOMEBODY_ACTS, State
 from providers.base import Lookup, LookupAnswer, Outcome, Result
 from worker.lease import Held
 from worker.retry import Backoff, pause
-from worker.storable import storable
-
-OUTCOME_CHANNEL = "postroad_outcome"
-"""PostgreSQL notifications for requests that wait: the message id, sent with the commit of its outcome."""
 
 PATIENCE: Mapping[Lookup, int] = {Lookup.CANNOT_TELL: 5, Lookup.UNANSWERED: 30}
 """How often that may be the answer about one uncertain mail before the mailer's policy decides.
@@ -38,9 +29,6 @@ RETRIED = "retried"
 
 MOVED = "moved"
 """The same of mail that was given to another mailer: its attempts start anew."""
-
-FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_thread_id", "outcomes", "reason")
-"""Fields of a verdict with a provider's own words in them, which may hold what PostgreSQL does not take."""
 
 UNTRIED = "untried"
 PUT_OFF = (Result.THROTTLED, Result.TRANSIENT, Result.ACCEPTED, UNTRIED)
@@ -259,94 +247,3 @@ def _one(outcome: Outcome) -> dict[str, str]:
 
 def _attempt(outcome: Outcome, at: datetime) -> dict[str, Any]:
     return {"at": at.isoformat(), **_one(outcome)} | ({"outcome": UNTRIED} if outcome.untried else {})
-
-
-# A slice's verdicts travel as one JSON array. A worker that comes back after its lease was ended may still report on
-# the very attempt it made (the message is uncertain, no later attempt has begun): what it knows is better than asking.
-# The same statement puts the attempts of the next slice on record: one commit while nothing is on the wire. Those that
-# it finds begun already, under our own lease, were begun by the same statement before its answer was lost.
-_RECORD = f"""
-    with verdict as materialized (
-        select v.*, {{campaign}} as campaign from json_to_recordset(cast(:verdicts as json)) as v(
-            message_id uuid, was message_state, state message_state, tries int, due_at timestamptz, attempt jsonb,
-            provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text,
-            reason text, awaited bool, finished bool)
-    ), written as (
-        update message m
-        set state = case when v.campaign = 'cancelled' then
-                case when exists (select from jsonb_each(v.outcomes) one where one.value->>'outcome' = 'accepted')
-                     then 'sent' else 'cancelled' end::message_state else v.state end,
-            due_at = case v.campaign when 'paused' then :held when 'cancelled' then null else v.due_at end,
-            attempts = case when v.attempt is null then m.attempts else m.attempts || v.attempt end,
-            provider_message_id = coalesce(v.provider_message_id, m.provider_message_id),
-            rfc_message_id = coalesce(v.rfc_message_id, m.rfc_message_id),
-            provider_thread_id = coalesce(v.provider_thread_id, m.provider_thread_id),
-            outcomes = v.outcomes, subject = coalesce(v.subject, m.subject),
-            reason = case when v.campaign = 'cancelled' then 'its campaign was cancelled' else v.reason end,
-            finished_at = case when v.finished or v.campaign = 'cancelled' then clock_timestamp() end
-        from verdict v
-        where m.id = v.message_id and m.tries = v.tries
-          and (m.lease_id = :lease_id and m.state = v.was or v.was = 'sending' and m.state = 'uncertain')
-        returning m.id, v.finished or coalesce(v.campaign = 'cancelled', false) as finished, v.awaited
-    ), outbox as (
-        insert into followup (message_ids)
-        select array_agg(id) from written where finished having count(*) > 0
-    ), begun as (
-        update message set state = 'sending', tries = tries + 1
-        where id = any(:begin) and lease_id = :lease_id and state = 'claimed'
-        returning id
-    )
-    select id, false as begun, case when finished and awaited then pg_notify('{OUTCOME_CHANNEL}', id::text)::text end
-    from written
-    union all select id, true, null from begun
-    union all select id, true, null from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
-"""  # noqa: S608 -- a constant
-
-_RECORD_OUTCOMES = text(_RECORD.format(campaign="null::text"))
-
-# What would go back to the queue asks its campaign first, under a lock that a pause or a cancellation waits for: after
-# those nothing of the campaign can become due.
-_RECORD_RETURNS = text(
-    _RECORD.format(
-        campaign="""case when v.state = 'queued' then (
-            select c.status from message m join submission s on s.id = m.submission_id
-            join campaign c on c.workspace_id = s.workspace_id and c.id = s.campaign_id
-            where m.id = v.message_id for share of c) end"""
-    )
-)
-
-_LATE = text("""
-    update message m set attempts = m.attempts || jsonb_build_array(v.attempt || '{"late": true}')
-    from jsonb_to_recordset(cast(:verdicts as jsonb)) as v(message_id uuid, attempt jsonb)
-    where m.id = v.message_id and v.attempt is not null and not m.attempts @> jsonb_build_array(v.attempt)
-""")
-
-
-def record_verdicts(
-    connection: Connection, lease_id: int, verdicts: Sequence[Verdict], begin: Sequence[Held] = ()
-) -> set[UUID]:
-    """Writes a slice's verdicts, and puts attempts on record for the messages to ``begin``. One atomic statement.
-
-    Returns the ids of those begun that are still ours; the others must not be sent. A verdict that was overtaken
-    changes no state, but stays on the message as evidence.
-    """
-    rows = [_row(verdict) for verdict in verdicts]
-    parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": [one.id for one in begin]}
-    returns = any(verdict.state is State.QUEUED for verdict in verdicts)
-    statement = _RECORD_RETURNS if returns else _RECORD_OUTCOMES
-    done = connection.execute(statement, parameters | {"held": UNTIL_SOMEBODY_ACTS}).all()
-    written = {id_ for id_, begun, _ in done if not begun}
-    if late := {verdict.message_id for verdict in verdicts} - written:
-        overtaken = [row for row in rows if row["message_id"] in late]
-        connection.execute(_LATE, {"verdicts": orjson.dumps(overtaken).decode()})
-    return {id_ for id_, begun, _ in done if begun}
-
-
-def _row(verdict: Verdict) -> dict[str, Any]:
-    """What is written, without the fields that are null."""
-    if verdict.state is not verdict.was and verdict.state not in TRANSITIONS[verdict.was]:
-        raise ValueError(f"a message may not go from {verdict.was} to {verdict.state}")
-    row = {name: value for name, value in zip(Verdict._fields, verdict, strict=True) if value is not None}
-    row |= {name: storable(row[name]) for name in FROM_OUTSIDE if name in row}
-    row["finished"] = verdict.state not in OPEN
-    return row

@@ -22,7 +22,8 @@ from models.message import Message, State
 from providers.base import Outcome, Result
 from tests.api_shim.conftest import Tenant
 from worker import lease
-from worker.outcome import Policy, judge, record_verdicts
+from worker.outcome import Policy, judge
+from worker.outcome_rows import record_verdicts
 from worker.retry import Backoff
 
 POLICY = Policy(

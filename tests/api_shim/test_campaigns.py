@@ -19,7 +19,8 @@ from models.message import UNTIL_SOMEBODY_ACTS, Followup, State
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.mail_rows import POLICY, TRY_LATER, Mailroom
 from worker.events import NewEvent, append_events
-from worker.outcome import judge, record_verdicts
+from worker.outcome import judge
+from worker.outcome_rows import record_verdicts
 
 
 @pytest.fixture

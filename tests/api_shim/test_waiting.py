@@ -6,7 +6,7 @@ import psycopg
 
 from api_shim.waiting import Announcements
 from models.base import uuid7
-from worker.outcome import OUTCOME_CHANNEL
+from worker.outcome_rows import OUTCOME_CHANNEL
 
 
 def test_one_who_waits_is_woken_although_another_gave_up_on_the_same_message(database_url: str) -> None:

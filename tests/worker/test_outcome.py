@@ -12,7 +12,8 @@ from models.mailer import OnUncertain
 from models.message import UNTIL_SOMEBODY_ACTS, State
 from providers.base import Lookup, LookupAnswer, Outcome, Result
 from worker.lease import Held
-from worker.outcome import PATIENCE, Policy, Verdict, _row, ended, judge, judge_lookup
+from worker.outcome import PATIENCE, Policy, Verdict, ended, judge, judge_lookup
+from worker.outcome_rows import _row
 from worker.retry import THROTTLED_SECONDS, Backoff, pause
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
