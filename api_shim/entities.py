@@ -25,6 +25,12 @@ _MAILERS = """
     order by id for key share
 """
 
+_DEFAULT_MAILER = """
+    select id, xmin::text as version from mailer
+    where workspace_id = %s and deleted_at is null and user_id is not distinct from %s
+    order by is_default desc, id limit 1 for key share
+"""
+
 KEPT_MAILERS = 1_000
 
 _loaded: OrderedDict[UUID, tuple[str, Mailer]] = OrderedDict()
@@ -39,6 +45,7 @@ class Known:
         self._found: set[tuple[str, UUID, UUID]] = set()
         self._asked: set[tuple[str, UUID, UUID]] = set()
         self._mailers: dict[Key, Mailer | None] = {}
+        self._defaults: dict[tuple[UUID, UUID | None], Mailer | None] = {}
 
     def look_up(self, named: Iterable[tuple[UUID, Submission]]) -> None:
         """Finds everything that some submissions of some workspaces name."""
@@ -57,6 +64,14 @@ class Known:
         if (workspace_id, id_) not in self._mailers:
             self._find_mailers({(workspace_id, id_)})
         return self._mailers[workspace_id, id_]
+
+    def default_mailer(self, workspace_id: UUID, user_id: UUID | None = None) -> Mailer | None:
+        """The default mailer of a user, or of the workspace; where none is marked, the oldest."""
+        key = (workspace_id, user_id)
+        if key not in self._defaults:
+            versions = fetch(self.session, _DEFAULT_MAILER, [workspace_id, user_id])
+            self._defaults[key] = self._loaded(versions[0].id, versions[0].version) if versions else None
+        return self._defaults[key]
 
     def require(self, workspace_id: UUID, submission: Submission) -> None:
         """Raises VALIDATION_ERROR listing every id that is not in the workspace, each under the caller's own field

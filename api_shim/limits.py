@@ -15,8 +15,6 @@ from uuid import UUID
 
 import redis
 import structlog
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
 from api_shim.errors import ApiError
@@ -29,13 +27,6 @@ REST_SECONDS = 1.0
 """After Redis failed to answer it is left alone for so long, so that not every request waits for it."""
 
 _SCRIPT = files("api_shim").joinpath("gcra.lua").read_text()
-
-_MAILER = text("""
-    select id, caps from mailer
-    where workspace_id = :workspace_id and deleted_at is null
-      and user_id is not distinct from cast(:user_id as uuid)
-    order by is_default desc, id limit 1
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +88,6 @@ class Capped(Protocol):
 
     @property
     def caps(self) -> Mapping[str, Any]: ...
-
-
-def default_capped(session: Session, workspace_id: UUID, user_id: UUID | None) -> Capped | None:
-    """The mailer of a submission that names none: the default one of the user, or of the workspace."""
-    found: Capped | None = session.execute(_MAILER, {"workspace_id": workspace_id, "user_id": user_id}).one_or_none()
-    return found
 
 
 def mailer_limits(mailer: Capped | None, mails: int) -> list[Limit]:

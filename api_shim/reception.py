@@ -8,14 +8,14 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller, authenticate
 from api_shim.entities import Known
 from api_shim.errors import ApiError
 from api_shim.idempotency import Repeat
 from api_shim.intake import Arrival, accept_all, takes_one_statement
-from api_shim.limits import Capped, Limit, Standing, default_capped, key_limits, mailer_limits
+from api_shim.limits import Capped, Limit, Standing, key_limits, mailer_limits
 from api_shim.rehearsal import rehearse
 from api_shim.services import Services
 from api_shim.submission import Accepted, Submission
@@ -79,16 +79,13 @@ class Reception:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        statements = services.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._by_statement = sessionmaker(statements, expire_on_commit=False)
-        """Sessions in which each statement is a transaction: a group takes half as many round trips."""
 
     def take(self, requests: Sequence[Incoming]) -> list[Taken]:
         """Reads, limits and stores. Raises what the database raises when it is away; then nothing was stored.
 
         If it goes away later, those whose fate is unknown are told so, and nobody else.
         """
-        with self._by_statement() as session:
+        with self._services.statements() as session:
             known = Known(session)
             reader = _Reader(known, self._services)
             read = [reader.read(request) for request in requests]
@@ -218,7 +215,7 @@ class _Reader:
     def _mailer(self, workspace_id: UUID, mailer_id: UUID | None, user_id: UUID | None) -> Capped | None:
         if mailer_id is not None:
             return self._known.mailer(workspace_id, mailer_id)
-        return default_capped(self._session, workspace_id, user_id)
+        return self._known.default_mailer(workspace_id, user_id)
 
 
 def _is_lost(group: Sequence[Taken], error: Exception) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +20,7 @@ from api_shim.services import Services
 from api_shim.shapes import SHAPES, Body, ShapeModule, read_body, recognise
 from api_shim.submission import Accepted, SendResult, Shape
 from models.base import ulid
+from models.database import fetch
 from models.message import State
 
 WAIT_SECONDS = 10.0
@@ -28,13 +28,13 @@ LONGEST_WAIT_SECONDS = 30.0
 LARGE_BODY_BYTES = 64 * 1024
 """Larger bodies are read in a thread, so that they hold up nobody else."""
 
-_RESULT = text("""
+_RESULT = """
     select m.id, m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider,
            m.attempts->-1->>'outcome' as last,
            exists (select from email_log where email_log.message_id = m.id) as logged,
            exists (select from followup where m.id = any(message_ids) and tries > 0) as log_failed
-    from message m join mailer on mailer.id = m.mailer_id where m.id = :id
-""")
+    from message m join mailer on mailer.id = m.mailer_id where m.id = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +144,10 @@ async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Pr
 def _outcome(held: Services, shape: ShapeModule, taken: Taken, accepted: Accepted) -> tuple[int, Mapping[str, Any]]:
     """Reads the row, which is the truth, and keeps the answer for repeats."""
     repeat, key_id = taken.request.repeat, taken.caller.key_id if taken.caller else None
-    with held.sessions() as session:
+    with held.statements() as session:
         status, answer = shape.render(_result(session, accepted))
         if repeat and key_id:
             status, answer = keep_answer(session, key_id, repeat.key, status, answer)
-            session.commit()
         return status, answer
 
 
@@ -166,7 +165,7 @@ def queued(accepted: Accepted) -> SendResult:
 
 
 def _result(session: Session, accepted: Accepted) -> SendResult:
-    row = session.execute(_RESULT, {"id": accepted.message_id}).one()
+    (row,) = fetch(session, _RESULT, [accepted.message_id])
     return SendResult(
         ref_id=ulid(accepted.submission_id),
         id=row.id,

@@ -13,7 +13,10 @@ from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
 from models.access import User, Workspace
 from models.content import Address
+from models.database import fetch
 from models.mailer import EmailConfig, Mailer
+
+_DEFAULT_CONFIG = "select id from email_config where workspace_id = %s and is_default limit 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def resolve_sender(known: Known, caller: Caller, submission: Submission) -> Send
             missing = [Missing("mailer_id", str(submission.mailer_id))]
             raise ApiError("VALIDATION_ERROR", missing=missing, status=404)
         return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
-    return _company(known.session, caller, submission)
+    return _company(known, caller, submission)
 
 
 def _mailer(session: Session, workspace_id: UUID, *conditions: ColumnElement[bool]) -> Mailer | None:
@@ -65,15 +68,16 @@ def _personal(session: Session, caller: Caller, submission: Submission) -> Sende
     return Sender(mailer, Address(address, user.name), user.id)
 
 
-def _company(session: Session, caller: Caller, submission: Submission) -> Sender:
+def _company(known: Known, caller: Caller, submission: Submission) -> Sender:
     """The company sender: the config asked for, else the default config, else the default mailer's own address."""
+    session = known.session
     config = _config(session, caller, submission.email_config_id)
     if config is not None and config.gmail_user_id is not None:
         return _through_gmail(session, caller, config)
     mailer = None
     if config is not None and config.mailer_id is not None:
         mailer = _mailer(session, caller.workspace_id, Mailer.id == config.mailer_id)
-    mailer = mailer or default_mailer(session, caller.workspace_id)
+    mailer = mailer or known.default_mailer(caller.workspace_id)
     if mailer is None:
         raise ApiError("NOT_CONNECTED")
     if config is not None:
@@ -99,14 +103,8 @@ def _through_gmail(session: Session, caller: Caller, config: EmailConfig) -> Sen
 def _config(session: Session, caller: Caller, config_id: UUID | None) -> EmailConfig | None:
     if config_id is not None:
         return session.get_one(EmailConfig, config_id)
-    return session.scalars(
-        select(EmailConfig).where(EmailConfig.workspace_id == caller.workspace_id, EmailConfig.is_default)
-    ).first()
-
-
-def default_mailer(session: Session, workspace_id: UUID) -> Mailer | None:
-    """The workspace's default mailer; where none is marked, its oldest company mailer."""
-    return _mailer(session, workspace_id, Mailer.user_id.is_(None))
+    default = fetch(session, _DEFAULT_CONFIG, [caller.workspace_id])
+    return session.get(EmailConfig, default[0].id) if default else None
 
 
 def pool_of(mailer: Mailer, name: str) -> str:
