@@ -22,7 +22,7 @@ up: $(VENV)/.runs ## Start everything here and send demo mail; ARGS="--no-demo -
 	@exec $(BIN)/postroad up $(ARGS)
 
 test: $(VENV)/.tests check ## Run every check and every test; ARGS="-k word" passes options to pytest
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versions, known vulnerabilities
 	$(BIN)/ruff check .
