@@ -45,6 +45,11 @@ _OVERDUE = {
         select min(due_at) < clock_timestamp() - :waited from webhook_delivery
         where due_at is not null and endpoint_id = cast(:subject as uuid)
     """),
+    "collect": text("""
+        select least((select min(due_at) from mailbox_watch where mailer_id = cast(:subject as uuid)),
+                     (select min(due_at) from pickup where mailer_id = cast(:subject as uuid)))
+               < clock_timestamp() - :waited
+    """),
 }
 """By the task of a lane: whether what is due in it waits in vain."""
 

@@ -45,7 +45,9 @@ def collect(runtime: Runtime, mailer_id: UUID) -> bool:
     try:
         mailer = runtime.providers.mailer(mailer_id)
     except SecretUnreadable:
-        log.error("mailer_secret_unreadable", mailer_id=str(mailer_id))
+        log.error("mailer_secret_unreadable", mailer_id=str(mailer_id), next=f"again in {POLL_SECONDS:g} s")
+        with runtime.engine.begin() as db:
+            pickups.rest(db, mailer_id, POLL_SECONDS)
         return False
     inbox = None if mailer is None else mailer.provider.inbox()
     if mailer is None or inbox is None:

@@ -66,6 +66,16 @@ _PUT_OFF = text("""
     update pickup set due_at = clock_timestamp() + make_interval(secs => :wait), tries = tries + :tried, error = :error
     where id = any(:ids) and workspace_id = :workspace
 """)
+_REST = (
+    text("""
+        update mailbox_watch set due_at = clock_timestamp() + make_interval(secs => :wait)
+        where mailer_id = :mailer and due_at <= clock_timestamp()
+    """),
+    text("""
+        update pickup set due_at = clock_timestamp() + make_interval(secs => :wait)
+        where mailer_id = :mailer and due_at <= clock_timestamp()
+    """),
+)
 _FORGET = (
     text("delete from mailbox_watch where mailer_id = :mailer"),
     text("delete from pickup where mailer_id = :mailer"),
@@ -137,6 +147,12 @@ def put_off(db: Connection, mailer: OpenMailer, pickups: Sequence[UUID], wait: f
     """Another try in ``wait`` seconds. Without an error none was made."""
     if pickups:
         db.execute(_PUT_OFF, _mine(mailer, ids=list(pickups), wait=wait, tried=int(error is not None), error=error))
+
+
+def rest(db: Connection, mailer_id: UUID, wait: float) -> None:
+    """Nothing of the mailer's is due for ``wait`` seconds."""
+    for statement in _REST:
+        db.execute(statement, {"mailer": mailer_id, "wait": wait})
 
 
 def forget(db: Connection, mailer_id: UUID) -> None:

@@ -239,6 +239,20 @@ def test_due_mail_that_nobody_takes_is_found_when_it_has_waited(env: dict[str, s
     assert _examined(env)["due work"]["ok"] is True
 
 
+@pytest.mark.parametrize(("waited", "well"), [("1 second", True), ("1 minute", False)])
+def test_a_mailbox_that_nobody_looks_into_is_found_when_it_has_waited(
+    env: dict[str, str], submitted: Connection, waited: str, well: bool
+) -> None:
+    submitted.execute(
+        text(f"""
+            insert into mailbox_watch (mailer_id, workspace_id, due_at)
+            select id, workspace_id, now() - interval '{waited}' from mailer
+        """)
+    )
+    submitted.commit()
+    assert _examined(env)["due work"]["ok"] is well
+
+
 BROKEN: dict[str, tuple[str, dict[str, int]]] = {
     "no time and no lease": ("update message set due_at = null", {"open_has_a_future": 3}),
     "in hand without a lease": (

@@ -274,6 +274,16 @@ def test_refused_credentials_are_shown_and_tried_again_later(graph: Box) -> None
     assert graph.row().due_at > datetime.now(UTC) + timedelta(seconds=2)
 
 
+def test_a_mailbox_whose_secret_does_not_open_is_not_rung_for_every_second(graph: Box) -> None:
+    graph.read()
+    graph.change("due_at = now()")
+    with graph.office.runtime.engine.begin() as db:
+        db.execute(text("update mailer set sealed_credentials = 'lost' where id = :m"), {"m": graph.id})
+    assert inbox_lane(graph.id) in _due(graph)
+    assert not collect(graph.office.runtime, graph.id)
+    assert inbox_lane(graph.id) not in _due(graph)
+
+
 def test_a_mail_at_gmail_is_told_of_by_pubsub_and_found_in_the_history(gmail: Box) -> None:
     gmail.read(topic="projects/demo/topics/mail")
     google = _google(gmail)
