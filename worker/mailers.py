@@ -3,10 +3,12 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 from sqlalchemy import Engine, text
 
@@ -77,38 +79,58 @@ _MAILER = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """An adapter, what it was opened with, and those that may be calling it."""
+
+    version: tuple[Any, ...]
+    provider: Provider
+    users: WeakSet[OpenMailer] = field(default_factory=WeakSet)
+
+
 class Providers:
-    """Adapters by mailer. An adapter is reopened when the mailer's credentials, address or caps change."""
+    """Adapters by mailer. An adapter is reopened when the mailer's credentials, address or caps change.
+
+    Safe to use from several threads: the one before is closed once no `OpenMailer` with it is held any more.
+    """
 
     def __init__(self, engine: Engine, settings: Settings, vault: Vault) -> None:
         self._engine = engine
         self._settings = settings
         self._vault = vault
         self._paths = ReturnPaths(settings.keys)
-        self._open: OrderedDict[UUID, tuple[tuple[Any, ...], Provider]] = OrderedDict()
+        self._open: OrderedDict[UUID, _Open] = OrderedDict()
+        self._replaced: list[_Open] = []
         self._lock = threading.Lock()
 
     def mailer(self, mailer_id: UUID) -> OpenMailer | None:
         """The mailer with its adapter, or None if it was deleted."""
         with self._engine.connect() as connection:
             row = connection.execute(_MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS}).one_or_none()
-        return None if row is None else OpenMailer(row, self._adapter(row), self._paths)
-
-    def _adapter(self, row: Any) -> Provider:
-        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)
+        if row is None:
+            return None
         with self._lock:
-            known = self._open.get(row.id)
-            if known is not None and known[0] == version:
-                self._open.move_to_end(row.id)
-                return known[1]
-            if known is not None:
-                known[1].close()
-            provider = open_provider(self.account(row))
-            self._open[row.id] = (version, provider)
-            if len(self._open) > OPEN_PROVIDERS:
-                _, (_, oldest) = self._open.popitem(last=False)
-                oldest.close()
-            return provider
+            found = self._found(row)
+            mailer = OpenMailer(row, found.provider, self._paths)
+            found.users.add(mailer)
+            unused = [each for each in self._replaced if not each.users]
+            self._replaced = [each for each in self._replaced if each.users]
+        for each in unused:
+            each.provider.close()
+        return mailer
+
+    def _found(self, row: Any) -> _Open:
+        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)
+        known = self._open.get(row.id)
+        if known is not None and known.version == version:
+            self._open.move_to_end(row.id)
+            return known
+        if known is not None:
+            self._replaced.append(self._open.pop(row.id))
+        found = self._open[row.id] = _Open(version, open_provider(self.account(row)))
+        if len(self._open) > OPEN_PROVIDERS:
+            self._replaced.append(self._open.popitem(last=False)[1])
+        return found
 
     def account(self, row: Any) -> Account:
         """The adapter's view of a mailer row."""
@@ -126,6 +148,7 @@ class Providers:
 
     def close(self) -> None:
         with self._lock:
-            for _, provider in self._open.values():
-                provider.close()
+            for each in (*self._replaced, *self._open.values()):
+                each.provider.close()
+            self._replaced.clear()
             self._open.clear()

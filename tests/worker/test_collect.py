@@ -25,6 +25,7 @@ from tests.worker.house import settings_for
 from worker.beat import due_lanes
 from worker.bell import inbox_lane
 from worker.collect import collect
+from worker.mailers import mailer_purpose
 from worker.reports import apply_reports
 from worker.runtime import Runtime
 
@@ -282,6 +283,27 @@ def test_a_mailbox_whose_secret_does_not_open_is_not_rung_for_every_second(graph
     assert inbox_lane(graph.id) in _due(graph)
     assert not collect(graph.office.runtime, graph.id)
     assert inbox_lane(graph.id) not in _due(graph)
+
+
+def test_credentials_that_change_close_no_adapter_that_somebody_uses(graph: Box) -> None:
+    providers = graph.office.runtime.providers
+    closed: list[object] = []
+    used = providers.mailer(graph.id)
+    assert used is not None
+    before = used.provider
+    before.close = lambda: closed.append(before)  # type: ignore[method-assign]
+    with graph.office.runtime.engine.begin() as db:
+        changed = graph.office.runtime.vault.seal(mailer_purpose(graph.id), dict(before.account.credentials))
+        db.execute(text("update mailer set sealed_credentials = :s where id = :m"), {"s": changed, "m": graph.id})
+    after = providers.mailer(graph.id)
+    assert after is not None
+    assert after.provider is not before
+    assert closed == []
+    del used
+    providers.mailer(graph.id)
+    assert closed == [before]
+    del before.close
+    before.close()
 
 
 def test_a_mail_at_gmail_is_told_of_by_pubsub_and_found_in_the_history(gmail: Box) -> None:
