@@ -126,7 +126,8 @@ class PostmarkEmulator(Emulator):
         return Reply(200, results)
 
     def _take(self, fields: dict[str, Any]) -> dict[str, Any]:
-        addresses = [address for name in ("To", "Cc", "Bcc") for _, address in getaddresses([fields.get(name) or ""])]
+        lists = [fields[name] for name in ("To", "Cc", "Bcc") if fields.get(name)]
+        addresses = [address for _, address in getaddresses(lists)]
         refusal = self._refusal_of(fields, addresses)
         if refusal is not None:
             return refusal
