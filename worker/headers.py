@@ -105,7 +105,7 @@ def mailbox(address: Address) -> str:
     if not address.name:
         return email
     name = phrase(address.name)
-    fold = EOL if _last_line(name) + len(email) > WIDTH - 12 else ""  # room for "Reply-To: " and a comma
+    fold = EOL if _last_line(name) + len(email) > WIDTH - 14 else ""  # room for "Reply-To: ", " <", ">" and a comma
     return f"{name}{fold} <{email}>"
 
 
