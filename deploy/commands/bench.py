@@ -16,7 +16,7 @@ PAGE_WIDTH = 110
               help="Mails of the whole path.")  # fmt: skip
 @click.option("--tracking/--no-tracking", default=True, show_default=True,
               help="With open and click tracking and unsubscribe links.")  # fmt: skip
-@click.option("--all", "everything", is_flag=True, help="Every part, up to a million mails: half an hour.")
+@click.option("--all", "everything", is_flag=True, help="Every part, up to a million mails: a quarter of an hour.")
 @click.option("--only", multiple=True, metavar="PART",
               help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders, peers or "
               "compose; may be repeated.")  # fmt: skip
