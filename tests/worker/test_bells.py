@@ -8,6 +8,7 @@ from uuid import UUID
 
 import fakeredis
 import pytest
+import structlog
 from celery import Celery
 from sqlalchemy import text
 from structlog.testing import capture_logs
@@ -194,13 +195,15 @@ def test_a_bug_in_the_work_beside_the_beat_does_not_end_that_work(
 
     monkeypatch.setattr(beat, "check_until", check)
     monkeypatch.setattr(beat, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(beat, "log", structlog.get_logger())  # one that was used before keeps its old settings
     with capture_logs() as lines:
         beat.run(house.runtime, stop)
     assert len(begun) == 2
     assert [line["work"] for line in lines if line["event"] == "beat_work_failed"] == ["domains"]
 
 
-def test_housekeeping_without_a_database_does_not_end_the_beat(redis_url: str) -> None:
+def test_housekeeping_without_a_database_does_not_end_the_beat(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beat, "log", structlog.get_logger())
     runtime = Runtime(settings_for("postgresql://nobody@127.0.0.1:1/nothing", redis_url), application="test beat")
     with capture_logs() as logs:
         Ticker(runtime).housekeeping()
