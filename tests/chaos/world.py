@@ -79,7 +79,8 @@ class World:
         """Ends a process of the stack; the supervisor starts another, which is waited for."""
         pid = self.running(name)
         os.kill(pid, number)
-        wait_until(lambda: self.pid(name) not in (pid, 0), f"{name} runs again", 30)
+        # A worker that is told to stop finishes what it has in hand: calls of 25 s, and then it is started again.
+        wait_until(lambda: self.pid(name) not in (pid, 0), f"{name} runs again", 60)
 
     @contextmanager
     def frozen(self, pid: int) -> Iterator[None]:
