@@ -26,7 +26,7 @@ from worker.series import ACCEPTED
 Row = Mapping[str, Any]
 
 MANY = 500
-"""So many messages at once are worth a COPY of their own."""
+"""So many messages of one submission are worth a COPY of their own, and with it a transaction."""
 
 _SUBMISSION = {
     "id": "uuid", "workspace_id": "uuid", "api_key_id": "uuid", "request_id": "text", "traceparent": "text",
@@ -158,13 +158,13 @@ class Entry:
 
 
 def store(session: Session, entries: Sequence[Entry]) -> None:
-    """Writes the rows of all entries: one statement, unless they make `MANY` messages.
+    """Writes the rows of all entries: one statement, unless one of them makes `MANY` messages.
 
     Raises MailerGoneError, and what SQLAlchemy raises.
     """
     if not entries:
         return
-    is_many = sum(entry.total for entry in entries) >= MANY
+    is_many = any(entry.total >= MANY for entry in entries)
     mailers = list({entry.sender.mailer.id for entry in entries})
     submissions = [entry.row() for entry in entries]
     messages = [] if is_many else [message for entry in entries for message in entry.messages()]

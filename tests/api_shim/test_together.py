@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from api_shim import gathering
+from api_shim import gathering, rows
 from api_shim.auth import Caller
 from api_shim.gathering import Gatherer
 from api_shim.idempotency import Repeat
@@ -240,6 +240,21 @@ def test_who_was_stored_is_told_so_though_the_database_went_away_for_a_neighbour
     assert [one.accepted is not None for one in taken] == [True, False, False]
     assert fates(taken) == ["accepted", "OperationalError", "OperationalError"]
     assert stored(session, tenant) == ["ann@example.com"]
+
+
+def test_submissions_that_make_many_mails_together_are_stored_whole_by_one_statement(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise AssertionError("a second statement, which could fail after the first was committed")
+
+    monkeypatch.setattr(rows, "_copy", broken)
+    everyone = [tuple(Address(f"reader{start + number}@example.com") for number in range(300)) for start in (0, 300)]
+    requests = [incoming(tenant, submission(mailer_id, "-", to=to)) for to in everyone]
+    assert fates(reception.take(requests)) == ["accepted", "accepted"]
+    assert len(stored(session, tenant)) == 600
+    query = text("select count(*) from submission where workspace_id = :id")
+    assert session.scalar(query, {"id": tenant.workspace_id}) == 2
 
 
 def test_two_with_the_same_key_in_one_group_are_one_submission(
