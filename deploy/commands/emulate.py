@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 PROVIDERS = ("postmark", "gmail", "microsoft365", "mailgun", "sparkpost", "smtp")
+ENDS = {signal.SIGINT, signal.SIGTERM}
+"""Blocked before the first thread starts and waited for: one that comes early, or to another thread, is not lost."""
 
 
 @click.command()
@@ -22,13 +24,14 @@ def emulate(provider: str, port_base: int | None) -> None:
     """
     from deploy.emulated import EMULATED, Emulated
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     running: dict[str, Emulated] = {}
     try:
         for offset, name in enumerate(PROVIDERS):
             if provider in (name, "all"):
                 running[name] = EMULATED[name](0 if port_base is None else port_base + offset)
         _print([one.mailer for one in running.values()])
-        _wait()
+        signal.sigwait(ENDS)
     except OSError as error:
         raise click.ClickException(f"{error.strerror}; take another --port-base, or none for free ports.") from error
     finally:
@@ -42,10 +45,3 @@ def _print(mailers: Sequence[dict[str, Any]]) -> None:
     for mailer in mailers:
         click.echo(json.dumps(mailer, indent=indent))
     click.echo("Listening on 127.0.0.1; Ctrl-C ends.", err=True)
-
-
-def _wait() -> None:
-    """Until SIGINT or SIGTERM. Blocked first: a signal that comes early is not lost."""
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    signal.sigwait(ends)
