@@ -31,7 +31,8 @@ def main(lock: Path = LOCK, sources: Sequence[Sequence[str]] = SOURCES, program:
     """The exit code. Prints one line, or one for each vulnerability. sources: as `SOURCES`."""
     pinned = pins(lock.read_text())
     try:
-        answers = ask([*program, *informed(program, sources)], pinned)
+        command = [*program, *informed(program, sources)]
+        answers = [answer for group in groups(pinned) for answer in ask(command, group)]
     except Unavailable as reason:
         return _say(f"dependency audit: NOTHING WAS AUDITED: {reason}")
     found = [f"{name} {version}: {known}" for name, version, known in vulnerabilities(answers)]
@@ -44,6 +45,18 @@ def main(lock: Path = LOCK, sources: Sequence[Sequence[str]] = SOURCES, program:
 def pins(lock: str) -> list[str]:
     """``name==version`` of every package in a lock file, without markers and hashes."""
     return re.findall(r"^([A-Za-z0-9._-]+(?:\[[\w,-]+\])?==[^\s;\\]+)", lock, re.MULTILINE)
+
+
+def groups(pinned: Sequence[str]) -> list[list[str]]:
+    """The pins in groups with each package once: one with other versions for other Pythons stands in several."""
+    found: list[dict[str, str]] = []
+    for pin in pinned:
+        name = pin.partition("==")[0]
+        group = next((group for group in found if name not in group), None)
+        if group is None:
+            found.append(group := {})
+        group[name] = pin
+    return [list(group.values()) for group in found]
 
 
 def informed(program: Sequence[str], sources: Sequence[Sequence[str]]) -> Sequence[str]:
