@@ -20,17 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from deploy.program import Process, Program, last_lines, start
 from deploy.services import Postgres, Redis, find_redis, free_port
 
 TEMPLATE = "postroad_template"
+PATIENCE_SECONDS = 60.0
+"""How long a test waits for what must come: long, as nothing but a failing test waits so long."""
 
 
 def pytest_configure() -> None:
     """What is started in the background of a shell ignores Ctrl-C, and so would every process of the tests."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The same examples in every run, however busy the machine is; `--hypothesis-profile=default` tries others.
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    hypothesis_settings.register_profile(
+        "steady", derandomize=True, deadline=None, database=None, suppress_health_check=slow
+    )
+    hypothesis_settings.load_profile("steady")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +76,10 @@ class Stack:
     def stop(self) -> int:
         """Asks it to stop as Ctrl-C would; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Waits until ``condition`` holds; fails the test naming ``what`` if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -103,7 +113,7 @@ def services(scratch: Path) -> Iterator[Services]:
     yield Services(postgres=postgres, redis=redis)
     for program, child in zip(programs, children, strict=True):
         child.send_signal(program.stop_signal)
-        child.wait(20)
+        child.wait(PATIENCE_SECONDS)
 
 
 def _make_template(postgres: Postgres) -> None:
@@ -135,7 +145,7 @@ def run_stack(directory: Path, *arguments: str) -> Stack:
     process = start(Program(name="up", argv=argv, log=log))
     stack = Stack(directory=directory, process=process, log=log)
     wait_until(
-        lambda: (directory / "stack.json").exists() or process.poll() is not None, "postroad up writes stack.json", 90
+        lambda: (directory / "stack.json").exists() or process.poll() is not None, "postroad up writes stack.json", 120
     )
     if process.poll() is not None:
         pytest.fail(f"postroad up ended with {process.returncode}:\n{last_lines(log, 40)}")
