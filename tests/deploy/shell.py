@@ -56,4 +56,4 @@ def run_on_terminal(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[i
         while part := os.read(ours, 65536):
             seen += part
     os.close(ours)
-    return child.wait(30), seen.decode()
+    return child.wait(60), seen.decode()

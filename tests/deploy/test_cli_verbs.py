@@ -250,7 +250,7 @@ def test_the_queues_are_shown_once_and_watched(postroad: Call, env: dict[str, st
     child.send_signal(signal.SIGINT)
     rest = child.stdout.read()
     child.stdout.close()
-    assert child.wait(10) == 0
+    assert child.wait(60) == 0
     assert all(set(line["queues"]["followup"]) >= {"ready", "workers"} for line in lines)
     assert "Traceback" not in rest
 

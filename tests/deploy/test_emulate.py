@@ -13,6 +13,7 @@ import pytest
 
 from deploy.commands.emulate import PROVIDERS
 from deploy.emulated import EMULATED
+from deploy.services import free_port
 from providers import open_provider
 from providers.base import Account, Outcome, Result
 from providers.guard import Guard
@@ -28,7 +29,10 @@ def emulate(*arguments: str, count: int) -> Iterator[list[dict[str, Any]]]:
             yield [json.loads(process.stdout.readline()) for _ in range(count)]
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
+            try:
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
 
 
 def send(mailer: dict[str, Any]) -> Outcome:
@@ -57,9 +61,7 @@ def test_c30_every_mailer_that_is_printed_sends() -> None:
 
 
 def test_a_port_base_puts_each_provider_where_it_always_is() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        base = probe.getsockname()[1]
+    base = free_port()
     with emulate("gmail", "--port-base", str(base), count=1) as [mailer]:
         assert mailer["base_url"] == mailer["auth_url"] == f"http://127.0.0.1:{base + 1}"
 
@@ -67,7 +69,7 @@ def test_a_port_base_puts_each_provider_where_it_always_is() -> None:
 def test_a_port_that_is_taken_is_said_to_be() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         argv = [sys.executable, "-m", "deploy.cli", "emulate", "postmark", "--port-base", str(taken.getsockname()[1])]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "--port-base" in done.stderr
 

@@ -33,7 +33,7 @@ def _running(database_url: str, redis_url: str, *arguments: str) -> Iterator[sub
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(port: int) -> bool:
@@ -53,13 +53,13 @@ def test_it_listens_offers_encryption_and_ends_at_once_when_told_to(
     encryption = f"--tls-certificate={certificate.path}", f"--tls-key={certificate.path.with_name('key.pem')}"
     with _running(database_url, redis_url, f"--smtp=127.0.0.1:{port}", "--imap", *encryption) as process:
         wait_until(lambda: _answers(port), "it listens")
-        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
             client.starttls()
             client.ehlo()
             client.mail("ann@example.com")
             assert client.rcpt("hello@demo.test")[0] == 550
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

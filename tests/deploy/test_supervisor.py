@@ -54,43 +54,47 @@ def test_the_wait_before_a_new_start_doubles_up_to_a_limit(supervisor: Superviso
         service.start()
         assert service.process is not None
         service.process.wait()
+        before = time.monotonic()
         service.reap()
-        waits.append(service.next_at - time.monotonic())
-    assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, LAST_BACKOFF, LAST_BACKOFF], abs=0.05)
+        waits.append((service.next_at - time.monotonic(), service.next_at - before))
+    for (least, most), wait in zip(waits, [0.2, 0.4, 0.8, 1.6, 3.2, LAST_BACKOFF, LAST_BACKOFF], strict=True):
+        assert least <= wait <= most
 
 
 def test_a_program_that_ends_is_started_again_and_said_so(supervisor: Supervisor, reported: list[str]) -> None:
     service = Service(program=_shell("sleep 60"), ready=lambda _: True)
     supervisor.start([service])
-    supervisor.wait_ready(["sh"], 5)
+    supervisor.wait_ready(["sh"], 30)
     first = service.pid
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: supervisor.step(0.05) and service.is_ready, "the program is ready again", 5)
+    wait_until(lambda: supervisor.step(0.05) and service.is_ready, "the program is ready again")
     assert service.pid != first
     assert reported == ["sh ended (SIGKILL), starting it again"]
 
 
-def test_a_program_that_ignores_the_request_to_end_is_killed(supervisor: Supervisor, reported: list[str]) -> None:
-    service = Service(
-        program=_shell("trap '' TERM; while :; do sleep 0.1; done", stop_seconds=0.3), ready=lambda _: True
-    )
-    supervisor.start([service])
-    time.sleep(0.2)
-    begun = time.monotonic()
+def _stubborn(log: Path, stop_seconds: float) -> Service:
+    """Ready once it ignores SIGTERM."""
+    script = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
+    return Service(program=_shell(script, log, stop_seconds), ready=lambda _: log.read_text() == "deaf\n")
+
+
+def test_a_program_that_ignores_the_request_to_end_is_killed(
+    supervisor: Supervisor, reported: list[str], tmp_path: Path
+) -> None:
+    supervisor.start([_stubborn(tmp_path / "log", 0.3)])
+    supervisor.wait_ready(["sh"], 30)
     supervisor.stop(["sh"])
-    assert time.monotonic() - begun < 2
     assert reported == ["sh did not end within 0.3 s, killing it"]
 
 
-def test_a_second_request_to_stop_does_not_wait(supervisor: Supervisor) -> None:
-    stubborn = _shell("trap '' TERM; while :; do sleep 0.1; done", stop_seconds=30)
-    supervisor.start([Service(program=stubborn, ready=lambda _: True)])
-    time.sleep(0.2)
+def test_a_second_request_to_stop_does_not_wait(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start([_stubborn(tmp_path / "log", 300)])
+    supervisor.wait_ready(["sh"], 30)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
     begun = time.monotonic()
     supervisor.stop(["sh"])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
 
 
 def test_a_log_that_has_grown_large_is_set_aside_when_its_program_starts(tmp_path: Path) -> None:
@@ -109,11 +113,11 @@ def test_the_end_of_a_log_is_shown_without_reading_all_of_it(tmp_path: Path) -> 
 
 def test_our_own_command_runs_in_a_fork_with_its_output_in_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert start(Program(name="version", command=("version",), log=log)).wait(10) == 0
+    assert start(Program(name="version", command=("version",), log=log)).wait(60) == 0
     assert log.read_text().strip().count(".") == 2
 
 
 def test_a_command_that_is_used_wrongly_ends_with_2_and_the_parent_lives_on(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert start(Program(name="worker", command=("worker", "--queues"), log=log)).wait(10) == 2
+    assert start(Program(name="worker", command=("worker", "--queues"), log=log)).wait(60) == 2
     assert "requires an argument" in log.read_text()
