@@ -1,6 +1,7 @@
 """Where renewed credentials of a mailer are kept: in its row, one renewal at a time for all processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from providers.base import NotKept
 from worker.vault import SecretUnreadable, Vault
 
-# The token endpoint is asked while the lock is held, so both waits must outlast it; see providers/oauth.py: TIMEOUT.
-_PATIENT = text("""
-    select set_config('lock_timeout', '28s', true), set_config('idle_in_transaction_session_timeout', '60s', true)
-""")
-_ALONE = text("select pg_advisory_xact_lock(hashtextextended('credentials of ' || :id, 0))")
+# Held while the token endpoint is asked, so the wait for it must outlast that; see providers/oauth.py: TIMEOUT.
+_PATIENT = text("set lock_timeout = '28s'")
+_USUAL = text("reset lock_timeout")
+_LOCK = text("select pg_advisory_lock(hashtextextended('credentials of ' || :id, 0))")
+_UNLOCK = text("select pg_advisory_unlock(hashtextextended('credentials of ' || :id, 0))")
 _READ = text("select sealed_credentials from mailer where id = :id and deleted_at is null")
 
 # Credentials that somebody set in the meantime are worth more than renewed old ones.
@@ -28,23 +29,34 @@ class StoredCredentials:
     """The credentials of one mailer, sealed for ``purpose``, as a `providers.base.Keeper`."""
 
     def __init__(self, engine: Engine, vault: Vault, mailer_id: UUID, purpose: str) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._vault = vault
         self._id = mailer_id
         self._purpose = purpose
 
     def __call__(self, renew: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> Mapping[str, Any]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection, self._alone(connection):
                 return self._renewed(connection, renew)
         except (SQLAlchemyError, SecretUnreadable) as error:
             raise NotKept(type(error).__name__) from error
 
+    @contextmanager
+    def _alone(self, connection: Connection) -> Iterator[None]:
+        """Holds the mailer's lock. It is the session's, so that no transaction is open while the network is used."""
+        connection.execute(_PATIENT)
+        try:
+            connection.execute(_LOCK, {"id": str(self._id)})
+            try:
+                yield
+            finally:
+                connection.execute(_UNLOCK, {"id": str(self._id)})
+        finally:
+            connection.execute(_USUAL)
+
     def _renewed(
         self, connection: Connection, renew: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
     ) -> Mapping[str, Any]:
-        connection.execute(_PATIENT)
-        connection.execute(_ALONE, {"id": str(self._id)})
         known = connection.execute(_READ, {"id": self._id}).scalar_one_or_none()
         if known is None:
             raise NotKept("the mailer was deleted")

@@ -134,6 +134,37 @@ def test_credentials_that_were_set_during_a_renewal_are_not_overwritten(house: M
     assert house.credentials() == {"refresh_token": "set by hand"}
 
 
+def test_no_transaction_is_open_while_the_token_endpoint_is_asked_and_no_lock_stays(house: MailboxHouse) -> None:
+    mailer = house.runtime.providers.mailer(house.mailer_id)
+    assert mailer is not None
+    keeper = mailer.provider.account.keeper
+    assert keeper is not None
+    seen: list[Any] = []
+
+    def renew(stored: Any) -> dict[str, Any]:
+        seen.append(house.scalar(_OPEN))
+        seen.append(house.scalar(_LOCKS))
+        raise ConnectionError("the endpoint hung up")
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            keeper(renew)
+    assert seen == [0, 1] * 2
+    assert house.scalar(_LOCKS) == 0
+
+
+_OPEN = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+"""
+_LOCKS = """
+    select count(*) from pg_locks where locktype = 'advisory' and classid <> 0
+    and database = (select oid from pg_database where datname = current_database())
+    and objid::bigint | (classid::bigint << 32)
+        = hashtextextended('credentials of ' || (select id from mailer where id = :m), 0)
+"""
+
+
 def test_credentials_of_a_deleted_mailer_do_not_come_back(house: MailboxHouse) -> None:
     accepted = house.submit("ann@example.com")
     mailer = house.runtime.providers.mailer(house.mailer_id)
