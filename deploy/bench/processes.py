@@ -12,6 +12,7 @@ import redis
 from deploy.bench.report import Cost, Figure, Memory, Target
 
 REDIS_LIMIT_MB = 20.0
+POSTGRES = "postgres, all together"
 
 Seconds = dict[str, float]
 """Processor time so far, by component."""
@@ -48,12 +49,13 @@ def peaks(stack: Mapping[str, Any]) -> list[Memory]:
 
     PostgreSQL's would each count the shared buffers, so it is one row: what all of them hold now, each page once.
     """
-    rows = []
-    for name, pid in pids_of(stack).items():
-        if name != "postgres":
-            rows += list(_peaks(name, pid))
-    shared_out = sum(_kilobytes(process.pid, "smaps_rollup", "Pss") for process in family(stack["pids"]["postgres"]))
-    return [*rows, Memory(process="postgres, all together", megabytes=shared_out / 1024, limited=False)]
+    rows = [Memory(process=title, megabytes=held) for title, held in _held(stack, "VmHWM")]
+    return [*rows, Memory(process=POSTGRES, megabytes=_shared_out(stack), limited=False)]
+
+
+def resident(stack: Mapping[str, Any]) -> dict[str, float]:
+    """MB that each process holds now, as in `peaks`."""
+    return dict(_held(stack, "VmRSS")) | {POSTGRES: _shared_out(stack)}
 
 
 def redis_peak(stack: Mapping[str, Any]) -> Figure:
@@ -63,10 +65,17 @@ def redis_peak(stack: Mapping[str, Any]) -> Figure:
     return Figure(name="redis_peak", title="most in Redis", value=held / 1024**2, unit="MB", target=target)
 
 
-def _peaks(name: str, pid: int) -> Iterator[Memory]:
-    for number, process in enumerate(family(pid)):
-        title = f"{name}, child {number}" if number else name
-        yield Memory(process=title, megabytes=_kilobytes(process.pid, "status", "VmHWM") / 1024)
+def _held(stack: Mapping[str, Any], key: str) -> Iterator[tuple[str, float]]:
+    """Process and MB, of all but PostgreSQL's."""
+    for name, main in pids_of(stack).items():
+        for number, process in enumerate(family(main) if name != "postgres" else ()):
+            title = f"{name}, child {number}" if number else name
+            yield title, _kilobytes(process.pid, "status", key) / 1024
+
+
+def _shared_out(stack: Mapping[str, Any]) -> float:
+    """MB of PostgreSQL's processes, each page once."""
+    return sum(_kilobytes(one.pid, "smaps_rollup", "Pss") for one in family(stack["pids"]["postgres"])) / 1024
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -63,6 +63,16 @@ class Memory:
     """The limit for one process applies."""
 
 
+@dataclass(kw_only=True)
+class Grid:
+    """Any other table: its first column is text, the others are numbers as they are shown."""
+
+    title: str
+    """For programs; the first column's name is for people."""
+    columns: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+
 MEMORY_LIMIT_MB = 250.0
 
 
@@ -73,6 +83,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: int = 0
     """Mails or rows that should be there and are not."""
@@ -97,7 +108,7 @@ class Report:
         return {**asdict(self), "figures": figures, "memory_limit_mb": MEMORY_LIMIT_MB}
 
     def print(self, console: Console) -> None:
-        for table in (self._figure_table(), self._cost_table(), self._memory_table()):
+        for table in (*map(_grid, self.grids), self._figure_table(), self._cost_table(), self._memory_table()):
             if table.row_count:
                 console.print(table)
                 console.print()
@@ -140,6 +151,13 @@ def _table(*columns: str, left: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold", show_edge=False, pad_edge=True)
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    return table
+
+
+def _grid(grid: Grid) -> Table:
+    table = _table(*grid.columns, left=grid.columns[:1])
+    for row in grid.rows:
+        table.add_row(*row)
     return table
 
 

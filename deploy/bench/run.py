@@ -4,11 +4,23 @@ import os
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from deploy.bench import composing, fairness, intake, latency, processes, senders, throughput, waiting, webhooks
+from deploy.bench import (
+    composing,
+    endurance,
+    fairness,
+    intake,
+    latency,
+    processes,
+    senders,
+    throughput,
+    waiting,
+    webhooks,
+)
 from deploy.bench.peers.measure import measure as measure_peers
 from deploy.bench.report import Report
 from deploy.bench.sinks import OwnSink, PostfixSink, open_counting_sink, open_sink
@@ -18,6 +30,10 @@ PARTS = (
     "throughput", "latency", "intake", "waiting", "webhooks", "large", "million", "fairness", "senders", "peers",
     "compose",
 )  # fmt: skip
+_TOGETHER = frozenset(PARTS) - {"compose", "senders", "peers"}
+"""On one stack."""
+HOURS = ("endurance",)
+"""Runs only where it is named: it takes as long as it is told to."""
 QUICK = ("throughput", "latency", "intake")
 
 
@@ -39,10 +55,14 @@ class Size:
     shares_seconds: float = 10.0
     most_senders: int | None = None
     peer_mails: int = 2_000
+    minutes: float = 60.0
+    """Of the constant load."""
+    load: float = 300.0
+    """Its mails per second."""
 
 
 def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, tracking: bool = True) -> Report:
-    """Measures the named parts of `PARTS`. The first that fails is noted and is the last.
+    """Measures the named parts of `PARTS` and `HOURS`. The first that fails is noted and is the last.
 
     Raises BenchError where the stack or the sink does not start.
     """
@@ -55,7 +75,9 @@ def run(parts: Collection[str], size: Size, say: Callable[[str], None], *, track
             senders.measure(sink, report, count=size.mails, say=say, most=size.most_senders)
     if "peers" in parts:
         _beside_peers(size, report, say)
-    if set(parts) - {"compose", "senders", "peers"}:
+    if "endurance" in parts:
+        _endure(size, report, say)
+    if set(parts) & _TOGETHER:
         say("starting a stack of its own")
         with BenchStack() as stack, open_sink() as sink:
             _Bench(stack, sink, size, report, tracking=tracking).run(parts, say)
@@ -74,6 +96,26 @@ def _beside_peers(size: Size, report: Report, say: Callable[[str], None]) -> Non
         open_counting_sink(Path(folder)) as sink,
     ):
         measure_peers(stack, sink, report, count=size.peer_mails, say=say)
+
+
+def _endure(size: Size, report: Report, say: Callable[[str], None]) -> None:
+    """On a stack of its own: every row in it is of this load."""
+    say(f"a stack for a load of {size.load:g} mails/s, {size.minutes:g} minutes")
+    with (
+        tempfile.TemporaryDirectory(prefix="postroad-sink-") as folder,
+        BenchStack() as stack,
+        open_counting_sink(Path(folder)) as sink,
+    ):
+        load = partial(endurance.measure, stack, sink, report, minutes=size.minutes, rate=size.load, say=say)
+        _attempt(report, "endurance", load)
+
+
+def _attempt(report: Report, part: str, measure: Callable[[], None]) -> None:
+    try:
+        measure()
+    except (BenchError, OSError) as error:  # refused, not answered in time, broken off
+        report.failed = True
+        report.notes.append(f"{part} could not be measured, and nothing after it: {error}")
 
 
 class _Bench:
@@ -104,14 +146,7 @@ class _Bench:
         for part, measure in measures.items():
             if part in parts and not self._report.failed:
                 say(part)
-                self._attempt(part, measure)
-
-    def _attempt(self, part: str, measure: Callable[[], None]) -> None:
-        try:
-            measure()
-        except (BenchError, OSError) as error:  # refused, not answered in time, broken off
-            self._report.failed = True
-            self._report.notes.append(f"{part} could not be measured, and nothing after it: {error}")
+                _attempt(self._report, part, measure)
 
     def _throughput(self) -> None:
         self._run = self._path("throughput", self._size.mails)

@@ -16,26 +16,45 @@ PAGE_WIDTH = 110
               help="Mails of the whole path.")  # fmt: skip
 @click.option("--tracking/--no-tracking", default=True, show_default=True,
               help="With open and click tracking and unsubscribe links.")  # fmt: skip
-@click.option("--all", "everything", is_flag=True, help="Every part, up to a million mails: a quarter of an hour.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every part but endurance, up to a million mails: a quarter of an hour."
+)
 @click.option("--only", multiple=True, metavar="PART",
-              help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders, peers or "
-              "compose; may be repeated.")  # fmt: skip
+              help="throughput, latency, intake, waiting, webhooks, large, million, fairness, senders, peers, "
+              "compose or endurance; may be repeated.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0.05, 10_000), default=60.0, show_default=True,
+              help="How long endurance keeps up its load.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(1, 100_000), default=300.0, show_default=True,
+              help="Mails per second of endurance.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(
-    context: click.Context, mails: int, tracking: bool, everything: bool, only: tuple[str, ...], as_json: bool
+    context: click.Context,
+    mails: int,
+    tracking: bool,
+    everything: bool,
+    only: tuple[str, ...],
+    minutes: float,
+    rate: float,
+    as_json: bool,
 ) -> None:
     """Measure how fast this machine sends, on a stack started for it alone. Ends with 1 if mail was lost or doubled."""
     if context.invoked_subcommand is not None:
         return
-    from deploy.bench.run import PARTS, QUICK, Size
+    from deploy.bench.run import HOURS, PARTS, QUICK, Size
 
-    if unknown := sorted(set(only) - set(PARTS)):
-        raise click.UsageError(f"There is no part {', '.join(unknown)}. Parts: {', '.join(PARTS)}.")
+    if unknown := sorted(set(only) - set(PARTS + HOURS)):
+        raise click.UsageError(f"There is no part {', '.join(unknown)}. Parts: {', '.join(PARTS + HOURS)}.")
     parts = only or (PARTS if everything else QUICK)
     _run(
         parts,
-        Size(mails=mails, backlog=max(1, min(mails, 30_000)), peer_mails=min(mails, 2_000)),
+        Size(
+            mails=mails,
+            backlog=max(1, min(mails, 30_000)),
+            peer_mails=min(mails, 2_000),
+            minutes=minutes,
+            load=rate,
+        ),
         as_json=as_json,
         tracking=tracking,
     )

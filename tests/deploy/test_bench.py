@@ -11,20 +11,20 @@ from click.testing import CliRunner
 from deploy.bench import client
 from deploy.bench.receiver import CountingReceiver
 from deploy.bench.report import Figure, Report, Target, percentile
-from deploy.bench.run import PARTS, Size, run
+from deploy.bench.run import HOURS, PARTS, Size, run
 from deploy.bench.sinks import OwnSink
 from deploy.cli import postroad
 
 TINY = Size(
     mails=300, urgent=10, backlog=300, intake_seconds=0.4, waiting=3, webhooks=50, million=500,
-    crowd=2_000, crowd_urgent=20, shares_seconds=0.5, most_senders=1,
+    crowd=2_000, crowd_urgent=20, shares_seconds=0.5, most_senders=1, minutes=0.05, load=100.0,
 )  # fmt: skip
 MEASURED = {
     "throughput_intake", "throughput_recorded", "throughput_rows_inserted", "throughput_wal", "throughput",
     "million", "growth", "fair_urgent_p99", "fair_normal_p99", "least_share", "senders_1", "redis_peak", "urgent_p50", "urgent_p95", "urgent_p99",
     "urgent_answer_p99", "empty_handler", "intake", "intake_p50", "intake_p99", "intake_while_sending", "single_mails",
     "provider", "waiting_mailbox_p50", "waiting_mailbox_p99", "waiting_crm_p50", "waiting_crm_p99", "webhooks_1",
-    "webhooks_100", "compose", "compose_everything", "compile",
+    "webhooks_100", "endurance", "endurance_database", "compose", "compose_everything", "compile",
 }  # fmt: skip
 
 
@@ -35,10 +35,11 @@ def test_every_part_measures_something_and_nothing_is_left_behind(
     folder = scratch / "bench"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    report = run(set(PARTS) - {"large", "peers"}, TINY, lambda _: None)
+    report = run({*PARTS, *HOURS} - {"large", "peers"}, TINY, lambda _: None)
     figures = {figure.name: figure.value for figure in report.figures}
     assert set(figures) >= MEASURED
-    maybe_nothing = ("waiting", "least_share", "throughput_dead", "million_dead", "throughput_rows", "million_rows")
+    many = ("throughput_dead", "million_dead", "throughput_rows", "million_rows")
+    maybe_nothing = ("waiting", "least_share", "endurance_", *many)
     assert [name for name, value in figures.items() if not value > 0 and not name.startswith(maybe_nothing)] == []
     assert (report.lost, report.doubled) == (0, 0), report.notes
     assert {cost.component for cost in report.costs} >= {"300: worker send.normal", "300: api", "500: sum"}
