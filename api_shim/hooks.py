@@ -10,6 +10,7 @@ Answered 200 once the report is stored, so that a provider's patience is no conc
 import secrets
 from collections.abc import Sequence
 from typing import Annotated
+from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, Request
@@ -24,6 +25,7 @@ from providers.base import BadSignature, HookRequest, ProviderEvent
 from worker import pickups, reports
 from worker.bell import REPORTS_LANE, Lane, inbox_lane
 from worker.mailers import OpenMailer
+from worker.vault import SecretUnreadable
 
 log = structlog.get_logger()
 
@@ -75,10 +77,19 @@ def _mailer(opened: Services, provider: str, token: str) -> OpenMailer:
         with opened.engine.connect() as connection:
             row = connection.execute(_MAILER, {"token": token}).one_or_none()
         if row is not None and secrets.compare_digest(row.provider.encode(), provider.encode("utf-8", "replace")):
-            found = opened.providers.mailer(row.id)
+            found = _opened(opened, row.id)
     if found is None:
         raise ApiError("NOT_FOUND")
     return found
+
+
+def _opened(opened: Services, mailer_id: UUID) -> OpenMailer | None:
+    """Raises UNAVAILABLE where its credentials do not open: the provider reports again later."""
+    try:
+        return opened.providers.mailer(mailer_id)
+    except SecretUnreadable:
+        log.error("hook_credentials_unreadable", mailer_id=str(mailer_id))
+        raise ApiError("UNAVAILABLE", headers={"Retry-After": "60"}) from None
 
 
 def _store(opened: Services, mailer: OpenMailer, call: HookRequest) -> list[Lane]:

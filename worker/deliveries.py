@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 
 from models.event import EventType
 from worker.events import NewEvent, append_events
+from worker.settlement import Settlement
 from worker.turn import Delivery
-from worker.verdicts import Verdict
 
 ATTEMPTS_KEPT = 20
 PUSH_LIMIT = 1000
@@ -44,7 +44,7 @@ _SETTLE = text(f"""
         delivered_at = case when r.state = 'delivered' then now() end,
         attempts = case when jsonb_array_length(d.attempts) < {ATTEMPTS_KEPT} then d.attempts else d.attempts - 0 end
             || r.attempt
-    from jsonb_to_recordset(cast(:verdicts as jsonb))
+    from jsonb_to_recordset(cast(:settlements as jsonb))
              as r(ids uuid[], tokens int[], state text, wait float8, attempt jsonb)
          cross join lateral unnest(r.ids, r.tokens) as mine (id, token)
     where d.id = mine.id and d.token = mine.token""")  # noqa: S608 -- the only value put in is a number of ours
@@ -113,19 +113,19 @@ def claim_in_order(
     return [claimed[key] for key in due_at if key in claimed], None
 
 
-def settle(db: Connection, verdicts: Sequence[Verdict]) -> None:
+def settle(db: Connection, settlements: Sequence[Settlement]) -> None:
     """Writes results down. A delivery that somebody else has claimed since is left alone."""
-    if verdicts:
-        db.execute(_SETTLE, {"verdicts": orjson.dumps([_settled(each) for each in verdicts]).decode()})
+    if settlements:
+        db.execute(_SETTLE, {"settlements": orjson.dumps([_settled(each) for each in settlements]).decode()})
 
 
-def _settled(verdict: Verdict) -> dict[str, Any]:
+def _settled(settlement: Settlement) -> dict[str, Any]:
     return {
-        "ids": [each.id for each in verdict.deliveries],
-        "tokens": [each.token for each in verdict.deliveries],
-        "state": verdict.state,
-        "wait": verdict.wait,
-        "attempt": verdict.attempt,
+        "ids": [each.id for each in settlement.deliveries],
+        "tokens": [each.token for each in settlement.deliveries],
+        "state": settlement.state,
+        "wait": settlement.wait,
+        "attempt": settlement.attempt,
     }
 
 

@@ -30,12 +30,12 @@ from worker.meter import Meter
 from worker.postman import Answer, Postman
 from worker.series import WEBHOOK_ATTEMPTS
 from worker.settings import Settings
+from worker.settlement import lost, next_wait, settlements
 from worker.signature import new_secret, signature
 from worker.standstill import RUNS
 from worker.traces import Traces
 from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Posted, Result, Turn
 from worker.vault import SecretUnreadable, Vault
-from worker.verdicts import lost, next_wait, verdicts
 from worker.wire import FACTS, body
 
 __all__ = ["SECRET_PURPOSE", "Notifier", "new_secret"]
@@ -235,7 +235,7 @@ class Notifier:
         delays = self._settings.webhook_retry_delays
         with self._engine.begin() as db:  # the endpoint's row first, as whoever disables or deletes it
             deliveries.note_health(db, endpoint_id, [(result.answer.accepted, result.at) for result in results])
-            deliveries.settle(db, [verdict for result in results for verdict in verdicts(result, delays)])
+            deliveries.settle(db, [each for result in results for each in settlements(result, delays)])
 
     def _finish(self, endpoint: Row[Any], turn: Turn) -> bool:
         """Gives back what was not posted and draws the consequences. False: the lane has to wait."""

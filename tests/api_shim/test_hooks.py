@@ -93,6 +93,16 @@ def test_an_unknown_token_or_another_provider_is_404(
     assert _stored(session, postmark) == []
 
 
+def test_a_mailer_whose_credentials_do_not_open_asks_the_provider_to_report_later(
+    api: TestClient, session: Session, postmark: Mailer
+) -> None:
+    postmark.sealed_credentials = b"sealed with a key that is gone"
+    session.commit()
+    answer = api.post(f"/v1/hooks/postmark/{postmark.hook_token}", json=DELIVERY, auth=("x", "sesame"))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+    assert _stored(session, postmark) == []
+
+
 def test_a_deleted_mailer_has_no_hook(api: TestClient, session: Session, postmark: Mailer) -> None:
     token = postmark.hook_token
     postmark.deleted_at = datetime.now(UTC)

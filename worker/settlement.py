@@ -17,7 +17,7 @@ REQUEST_CAP = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Settlement:
     """The same for several deliveries. ``wait``: seconds to the next try; None with a pending one holds it back."""
 
     deliveries: Sequence[Delivery]
@@ -26,14 +26,14 @@ class Verdict:
     attempt: dict[str, Any]
 
 
-def verdicts(result: Result, delays: Sequence[float]) -> Iterator[Verdict]:
+def settlements(result: Result, delays: Sequence[float]) -> Iterator[Settlement]:
     """One for all that have been tried as often as each other. ``delays``: the schedule, in seconds."""
     attempt = _attempt(result)
     tried = sorted(result.parcel.deliveries, key=_tries)
     for _, alike in groupby(tried, key=_tries):
         deliveries = tuple(alike)
         state, wait = _outcome(result, deliveries[0], delays)
-        yield Verdict(deliveries=deliveries, state=state, wait=wait, attempt=attempt)
+        yield Settlement(deliveries=deliveries, state=state, wait=wait, attempt=attempt)
 
 
 def _tries(delivery: Delivery) -> int:
@@ -81,7 +81,7 @@ def _attempt(result: Result) -> dict[str, Any]:
     }
 
 
-def lost(delivery: Delivery) -> Verdict:
+def lost(delivery: Delivery) -> Settlement:
     """There is nothing left to deliver."""
     attempt = {
         "at": datetime.now(UTC).isoformat(),
@@ -91,4 +91,4 @@ def lost(delivery: Delivery) -> Verdict:
         "request": None,
         "response": "",
     }
-    return Verdict(deliveries=(delivery,), state=DeliveryState.DEAD, wait=None, attempt=attempt)
+    return Settlement(deliveries=(delivery,), state=DeliveryState.DEAD, wait=None, attempt=attempt)
