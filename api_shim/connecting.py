@@ -62,7 +62,7 @@ CONSENTS: dict[str, Consent] = {
         enough=frozenset({"smtp.send"}),
     ),
 }  # fmt: skip
-"""By provider; those of `api_shim.credentials.CONNECTED`."""
+"""Providers whose mailboxes are connected by OAuth; only they have an ``auth_url``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,141 +1,61 @@
-"""What each provider's credentials are, and where a tenant's own roots may point.
+"""Reads a mailer's credentials by its adapter's table, and says where a tenant's own roots may point.
 
 Values are secret: faults name fields, never what stood in them.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from functools import cache, partial
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 
+from api_shim.connecting import CONSENTS
 from api_shim.errors import Fault
 from api_shim.text import Line, Text
+from providers import SPEAK_SMTP, adapter
+from providers.credentials import REFRESH_TOKEN, Credential, Credentials, Kind
 from providers.guard import Guard, HostNotFound, HostRefused
 
-Token = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")
-]
-"""What goes into a header or a URL: visible ASCII."""
-Secret = Annotated[Text, Field(min_length=1, max_length=4096)]
 Username = Annotated[Line, Field(min_length=1)]
 HostName = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=253, pattern=r"^([A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+)$")
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
-
-class Credentials(BaseModel):
-    """One provider's. Unknown fields are refused, so that a misspelt one is not silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class SmtpCredentials(Credentials):
-    host: HostName | None = None
-    """May only be left out where ``base_url`` names the server."""
-    port: Port | None = None
-    security: Literal["none", "starttls", "tls"] = "none"
-    username: Username | None = None
-    password: Secret | None = None
-    auth: Literal["plain", "login"] | None = None
-    verify: bool | None = None
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together; give both or neither")
-        return self
-
-
-class MailboxSmtpCredentials(Credentials):
-    """A mailbox of a large provider: a password, or what an OAuth connection needs."""
-
-    username: Username
-    password: Secret | None = None
-    client_id: Token | None = None
-    client_secret: Token | None = None
-    refresh_token: Token | None = None
-
-    @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
-        if self.password is None and (self.client_id is None or self.client_secret is None):
-            raise ValueError("give password, or client_id, client_secret and refresh_token")
-        return self
-
-
-class OutlookSmtpCredentials(MailboxSmtpCredentials):
-    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+$", max_length=255)] = "common"
-
-
-class PostmarkCredentials(Credentials):
-    server_token: Token
-    message_stream: Token | None = None
-    hook_secret: Secret | None = None
-
-
-class MailgunCredentials(Credentials):
-    api_key: Token
-    domain: HostName
-    signing_key: Token | None = None
-    """Without it no event of Mailgun can be believed."""
-
-
-class SparkPostCredentials(Credentials):
-    api_key: Token
-    hook_secret: Secret | None = None
-
-
-class GmailCredentials(Credentials):
-    client_id: Token
-    client_secret: Token
-    refresh_token: Token | None = None
-    """Missing until the mailbox is connected."""
-    scope: Line | None = None
-    """The scopes that were granted, separated by spaces."""
-    push_service_account: Token | None = None
-    """Whose OIDC token a Pub/Sub push must carry. Without it the token in the hook's URL is enough."""
-    push_audience: Token | None = None
-    """What that token must be made out to."""
-
-    @model_validator(mode="after")
-    def _audience_known(self) -> Self:
-        if (self.push_service_account is None) != (self.push_audience is None):
-            raise ValueError("push_service_account and push_audience go together; give both or neither")
-        return self
-
-
-class Microsoft365Credentials(Credentials):
-    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+$", max_length=255)]
-    client_id: Token
-    client_secret: Token
-    refresh_token: Token | None = None
-    client_state: Token | None = None
-
-
-CREDENTIALS: dict[str, type[Credentials]] = {
-    "smtp": SmtpCredentials,
-    "gmail_smtp": MailboxSmtpCredentials,
-    "outlook_smtp": OutlookSmtpCredentials,
-    "postmark": PostmarkCredentials,
-    "mailgun": MailgunCredentials,
-    "sparkpost": SparkPostCredentials,
-    "gmail": GmailCredentials,
-    "microsoft365": Microsoft365Credentials,
+KINDS: Mapping[Kind, Any] = {
+    Kind.TOKEN: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")
+    ],
+    Kind.SECRET: Annotated[Text, Field(min_length=1, max_length=4096)],
+    Kind.NAME: Username,
+    Kind.LINE: Line,
+    Kind.ID: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+$", max_length=255)],
+    Kind.HOST: HostName,
+    Kind.PORT: Port,
+    Kind.SWITCH: bool,
 }
-"""By provider; one for each adapter."""
+"""How a value of each kind is read."""
 
 SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 HTTP_PORTS = {"http": 80, "https": 443}
-SMTP_PROVIDERS = frozenset({"smtp", "gmail_smtp", "outlook_smtp"})
-CONNECTED = frozenset({"gmail", "microsoft365", "gmail_smtp", "outlook_smtp"})
-"""Providers whose mailboxes are connected by OAuth; only they have an ``auth_url``."""
 
 
 def read_credentials(provider: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """The credentials as they are sealed, and everything that is wrong with them."""
     try:
-        read = CREDENTIALS[provider].model_validate(dict(given))
+        read = _reader(provider).validate_python(dict(given))
+    except ModuleNotFoundError:
+        return {}, [Fault("provider", f"{provider} is not installed here; install postroad[{provider}]")]
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
         return {}, [
@@ -144,18 +64,47 @@ def read_credentials(provider: str, given: Mapping[str, Any]) -> tuple[dict[str,
     return read.model_dump(exclude_none=True), []
 
 
+@cache
+def _reader(provider: str) -> TypeAdapter[BaseModel]:
+    """Reads what the adapter's table names. Unknown fields are refused, so that none is misspelt in silence."""
+    table = adapter(provider).credentials
+    fields: dict[str, Any] = {name: _field(credential) for name, credential in table.items()}
+    config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model = create_model(provider, __config__=config, **fields)
+    return TypeAdapter(Annotated[model, AfterValidator(partial(_complete, table))])
+
+
+def _field(credential: Credential) -> tuple[Any, Any]:
+    """Type and default, as pydantic wants them."""
+    kind = KINDS[credential.kind] if isinstance(credential.kind, Kind) else Literal[credential.kind]
+    if credential.required:
+        return kind, ...
+    return (kind | None if credential.default is None else kind), credential.default
+
+
+def _complete(table: Credentials, read: BaseModel) -> BaseModel:
+    missing = {name for name in table if getattr(read, name) is None}
+    for name, credential in table.items():
+        if credential.beside and (name in missing) != (credential.beside in missing):
+            raise ValueError(f"{name} and {credential.beside} go together; give both or neither")
+        if name in missing and not missing.isdisjoint({*credential.instead_of} - {REFRESH_TOKEN}):
+            *first, last = credential.instead_of
+            raise ValueError(f"give {name}, or {', '.join(first)} and {last}")
+    return read
+
+
 def awaits_connection(provider: str, credentials: Mapping[str, Any]) -> bool:
     """Whether the mailbox must be connected by OAuth before anything can be sent."""
-    return provider in CONNECTED and not credentials.get("refresh_token") and not credentials.get("password")
+    return provider in CONSENTS and not credentials.get("refresh_token") and not credentials.get("password")
 
 
 def root_faults(provider: str, base_url: str | None, auth_url: str | None, host: str | None) -> list[Fault]:
     """What is wrong with the way the roots are written; where they point is for `refused_hosts`."""
     faults = []
-    ports = SMTP_PORTS if provider in SMTP_PROVIDERS else HTTP_PORTS
+    ports = SMTP_PORTS if provider in SPEAK_SMTP else HTTP_PORTS
     if base_url is not None and (problem := url_problem(base_url, ports)):
         faults.append(Fault("base_url", problem))
-    if auth_url is not None and provider not in CONNECTED:
+    if auth_url is not None and provider not in CONSENTS:
         faults.append(Fault("auth_url", f"{provider} takes no OAuth tokens; leave auth_url out"))
     elif auth_url is not None and (problem := url_problem(auth_url, HTTP_PORTS)):
         faults.append(Fault("auth_url", problem))

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from api_shim.credentials import SMTP_PROVIDERS, HostName, Port
+from api_shim.credentials import HostName, Port
 from api_shim.errors import Fault
 from api_shim.text import Line
+from providers import SPEAK_SMTP
 from providers.guard import Guard, HostNotFound, HostRefused, parse_hosts
 
 
@@ -56,7 +57,7 @@ def relays(pools: Mapping[str, Any]) -> Iterator[Relay]:
 
 def unfit_pools(provider: str, pools: Mapping[str, Any]) -> list[Fault]:
     """Faults for pools that the provider cannot have."""
-    if provider not in SMTP_PROVIDERS:
+    if provider not in SPEAK_SMTP:
         named = [name for name, members in pools.items() if isinstance(members, list)]
         message = f"{provider} has pools of its own; give the name of one as text"
         return [Fault(f"ip_pools.{name}", message) for name in named]

@@ -7,7 +7,6 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
-from api_shim.credentials import SMTP_PROVIDERS
 from api_shim.entities import Known
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
@@ -15,6 +14,7 @@ from models.access import User, Workspace
 from models.content import Address
 from models.database import fetch
 from models.mailer import EmailConfig, Mailer
+from providers import SPEAK_SMTP
 
 _DEFAULT_CONFIG = "select id from email_config where workspace_id = %s and is_default limit 1"
 
@@ -114,7 +114,7 @@ def pool_of(mailer: Mailer, name: str) -> str:
     out: callers name the pools of the API that they come from. Raises VALIDATION_ERROR for a name that the mailer's
     list lacks.
     """
-    speaks_smtp = mailer.provider in SMTP_PROVIDERS
+    speaks_smtp = mailer.provider in SPEAK_SMTP
     if not name or not mailer.ip_pools:
         return "" if speaks_smtp else name
     if name not in mailer.ip_pools:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from providers.credentials import Credentials
 from providers.guard import Guard
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ class Provider(ABC):
     """An adapter. One instance serves one account in one worker process and may keep connections open."""
 
     name: ClassVar[str]
+    credentials: ClassVar[Credentials]
+    """What a mailer is made with, field by field."""
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 100
     """Mails one claim may take for this provider."""

@@ -33,6 +33,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import OAUTH, Credential, Credentials, Kind
 from providers.gmail_inbox import GmailInbox
 from providers.gmail_push import PushGate
 from providers.gmail_recipients import REF_HEADER, addressed
@@ -64,6 +65,12 @@ class Alias:
 
 class Gmail(Provider):
     name: ClassVar[str] = "gmail"
+    credentials: ClassVar[Credentials] = {
+        **OAUTH,
+        "scope": Credential(Kind.LINE),
+        "push_service_account": Credential(Kind.TOKEN, beside="push_audience"),
+        "push_audience": Credential(Kind.TOKEN),
+    }
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 20
     group: ClassVar[int] = 4

@@ -23,6 +23,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import Credential, Credentials, Kind
 from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of, retry_after
 from providers.mailgun_hooks import hook_events, message_id_of, ref_of
 from providers.mailgun_inbox import MailgunInbox
@@ -53,6 +54,11 @@ _TRY_AGAIN = re.compile(r"try again (?:after|in) (\d+(?= *seconds?)|[^.\"}]+)", 
 
 class Mailgun(Provider):
     name = "mailgun"
+    credentials: ClassVar[Credentials] = {
+        "api_key": Credential(Kind.TOKEN, required=True),
+        "domain": Credential(Kind.HOST, required=True),
+        "signing_key": Credential(Kind.TOKEN),  # without it no event can be believed
+    }
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
     parallel: ClassVar[bool] = True

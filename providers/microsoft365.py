@@ -30,6 +30,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import OAUTH, Credential, Credentials, Kind
 from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of
 from providers.microsoft365_errors import harmless, refused
 from providers.microsoft365_inbox import Microsoft365Inbox, notices
@@ -75,6 +76,11 @@ class Microsoft365(Provider):
     """See the module for credentials and drafts."""
 
     name = "microsoft365"
+    credentials: ClassVar[Credentials] = {
+        "tenant": Credential(Kind.ID, required=True),
+        **OAUTH,
+        "client_state": Credential(Kind.TOKEN),
+    }
     form: ClassVar[Form] = Form.FIELDS
     batch: ClassVar[int] = 20
     group: ClassVar[int] = CONCURRENT

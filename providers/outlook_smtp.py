@@ -6,6 +6,7 @@ SMTP AUTH is off by default in most tenants, and passwords end in December 2026 
 from collections.abc import Mapping
 from typing import ClassVar
 
+from providers.credentials import Credential, Credentials, Kind
 from providers.smtp_mailbox import MailboxSmtp
 
 
@@ -13,6 +14,10 @@ class OutlookSmtp(MailboxSmtp):
     """A refresh token that was granted for Graph will do too: the scope is asked for with each token."""
 
     name: ClassVar[str] = "outlook_smtp"
+    credentials: ClassVar[Credentials] = {
+        **MailboxSmtp.credentials,
+        "tenant": Credential(Kind.ID, default="common"),
+    }
     server: ClassVar[str | None] = "smtp+starttls://smtp.office365.com:587"
     service: ClassVar[str] = "microsoft"
     scope: ClassVar[str] = "https://outlook.office.com/SMTP.Send"

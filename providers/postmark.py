@@ -31,6 +31,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import Credential, Credentials, Kind
 from providers.http import Api, NoAnswer, NotSent, outcome_of, retry_after
 from providers.postmark_hooks import hook_events
 
@@ -107,6 +108,11 @@ class _Refused(Exception):
 
 class Postmark(Provider):
     name: ClassVar[str] = "postmark"
+    credentials: ClassVar[Credentials] = {
+        "server_token": Credential(Kind.TOKEN, required=True),
+        "message_stream": Credential(Kind.TOKEN),
+        "hook_secret": Credential(Kind.SECRET),
+    }
     form: ClassVar[Form] = Form.FIELDS
     batch: ClassVar[int] = 500
     group: ClassVar[int] = 500

@@ -18,6 +18,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import Credential, Credentials, Kind
 from providers.smtp_login import Login, Unavailable
 from providers.smtp_pools import DIRECT, Pools, Route
 from providers.smtp_session import Session, Stale, Timeouts
@@ -37,6 +38,15 @@ class Smtp(Provider):
     """
 
     name: ClassVar[str] = "smtp"
+    credentials: ClassVar[Credentials] = {
+        "host": Credential(Kind.HOST),  # may be left out where base_url names the server
+        "port": Credential(Kind.PORT),
+        "security": Credential(("none", "starttls", "tls"), default="none"),
+        "username": Credential(Kind.NAME, beside="password"),
+        "password": Credential(Kind.SECRET),
+        "auth": Credential(("plain", "login")),
+        "verify": Credential(Kind.SWITCH),
+    }
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 512
     group: ClassVar[int] = 16

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from providers.base import Account
+from providers.credentials import OAUTH, Credential, Credentials, Kind
 from providers.oauth import AccessTokens
 from providers.smtp import Smtp
 from providers.smtp_login import Unavailable
@@ -20,6 +21,11 @@ class MailboxSmtp(Smtp):
     ``refresh_token``. With both the password is used.
     """
 
+    credentials: ClassVar[Credentials] = {
+        "username": Credential(Kind.NAME, required=True),
+        "password": Credential(Kind.SECRET, instead_of=tuple(OAUTH)),
+        **{name: replace(credential, required=False) for name, credential in OAUTH.items()},
+    }
     wants_signature: ClassVar[bool] = False
     service: ClassVar[str]
     """Whose tokens log in: a name of `providers.oauth.SERVICES`."""

@@ -26,6 +26,7 @@ from providers.base import (
     ProviderEvent,
     Result,
 )
+from providers.credentials import Credential, Credentials, Kind
 from providers.http import Answer, Api, NoAnswer, NotSent, fields_of, objects_in, outcome_of
 from providers.sparkpost_hooks import hook_events, ref_of
 
@@ -72,6 +73,10 @@ class SparkPost(Provider):
     """See the module for the credentials and what SparkPost makes of a mail."""
 
     name = "sparkpost"
+    credentials: ClassVar[Credentials] = {
+        "api_key": Credential(Kind.TOKEN, required=True),
+        "hook_secret": Credential(Kind.SECRET),
+    }
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
     parallel: ClassVar[bool] = True

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from api_shim.audit import audit
 from api_shim.auth import Caller
 from api_shim.credentials import (
-    CREDENTIALS,
     HTTP_PORTS,
     awaits_connection,
     host_in_use,
@@ -34,7 +33,7 @@ from models.base import uuid7
 from models.imap import ImapMailbox
 from models.mailer import EmailConfig, Mailer, MailerStatus, OnUncertain
 from models.message import Lease, Message
-from providers import open_provider
+from providers import ADAPTERS, open_provider
 from providers.base import Account, Outcome, Result
 from worker.mailers import mailer_purpose
 from worker.vault import SecretUnreadable
@@ -53,8 +52,8 @@ ROOTS = {"base_url", "auth_url"}
 @router.post("", status_code=201)
 def create_mailer(body: MailerNew, request: Request, session: SessionDep, caller: Writer) -> dict[str, Any]:
     """Makes a mailer. Its credentials never come back."""
-    if body.provider not in CREDENTIALS:
-        fault = Fault("provider", f"{body.provider!r} is not a provider; known are {', '.join(CREDENTIALS)}")
+    if body.provider not in ADAPTERS:
+        fault = Fault("provider", f"{body.provider!r} is not a provider; known are {', '.join(ADAPTERS)}")
         raise ApiError("VALIDATION_ERROR", faults=[fault])
     mailer_id = uuid7()
     row = Mailer(

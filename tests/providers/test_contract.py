@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from api_shim.credentials import read_credentials
 from models.event import EventType
-from providers import ADAPTERS, CONFIRMS_DELIVERY, adapter
+from providers import ADAPTERS, CONFIRMS_DELIVERY, SPEAK_SMTP, adapter
 from providers.base import BadSignature, Fields, HookRequest, Lookup, Mailbox, OutboundEmail, Provider, Result
 from providers.emulators.http import Call, Reply
+from providers.smtp import Smtp
 from tests.providers.arrivals import Arrival, composed
 from tests.providers.benches import BENCHES, TOLD, Bench, Failure, HttpBench
 from tests.providers.samples import fields, file, mail
@@ -42,6 +44,18 @@ def test_it_is_found_under_its_name(bench: Bench) -> None:
     kind = type(bench.provider)
     assert adapter(bench.provider.name) is kind
     assert (bench.provider.name in CONFIRMS_DELIVERY) is kind.confirms_delivery
+    assert (bench.provider.name in SPEAK_SMTP) is issubclass(kind, Smtp)
+
+
+def test_a_mailer_can_be_made_with_the_credentials_it_uses_and_not_without_one_that_it_needs(bench: Bench) -> None:
+    name, given = bench.provider.name, bench.provider.account.credentials
+    read, faults = read_credentials(name, given)
+    assert faults == []
+    assert {**read, **given} == read
+    needed = [field_ for field_, credential in bench.provider.credentials.items() if credential.required]
+    for left_out in needed:
+        _, [fault] = read_credentials(name, {other: value for other, value in given.items() if other != left_out})
+        assert (fault.field, fault.kind) == (f"credentials.{left_out}", "missing")
 
 
 def test_no_mail_is_no_outcome(bench: Bench) -> None:
