@@ -156,6 +156,13 @@ def test_mailer(id: UUID, request: Request, session: SessionDep, caller: Writer)
     """Connects and authenticates without sending; says what the provider answered."""
     row = find(session, caller, id)
     session.commit()  # the provider may take its time: no connection is kept from others meanwhile
+    answer = _tested(row, request)
+    audit(session, caller, "mailer.tested", str(id), ok=answer["ok"])
+    session.commit()
+    return answer
+
+
+def _tested(row: Mailer, request: Request) -> dict[str, Any]:
     try:
         account = services(request).providers.account(row)
     except SecretUnreadable:

@@ -138,6 +138,7 @@ def send_test(id: UUID, request: Request, session: SessionDep, caller: Writer) -
     delivery_id = session.scalars(
         select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == id, WebhookDelivery.event_id == event.id)
     ).one()
+    audit(session, caller, "webhook_endpoint.tested", str(id))
     session.commit()
     services(request).ringer.ring(endpoint_lane(id))
     return {"delivery_id": delivery_id}
