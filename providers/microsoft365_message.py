@@ -54,7 +54,7 @@ def draft(email: OutboundEmail) -> dict[str, Any]:
     x_headers, properties = _headers(fields.headers)
     message = {
         "subject": fields.subject,
-        "body": {"contentType": "Text" if fields.html is None else "HTML", "content": fields.html or fields.text or ""},
+        "body": {"contentType": "text" if fields.html is None else "html", "content": fields.html or fields.text or ""},
         "from": _box(fields.sender),
         "toRecipients": [_box(box) for box in to],
         "ccRecipients": [_box(box) for box in cc],

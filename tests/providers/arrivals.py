@@ -150,8 +150,8 @@ def from_graph(resource: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) 
         reply_to=[_graph_box(one) for one in resource["replyTo"]],
         served=frozenset(box.email for group in boxes.values() for box in group),
         subject=resource["subject"],
-        html=body["content"] if body["contentType"] == "HTML" else None,
-        text=body["content"] if body["contentType"] == "Text" else None,
+        html=body["content"] if body["contentType"] == "html" else None,
+        text=body["content"] if body["contentType"] == "text" else None,
         headers=named | {"message-id": resource["internetMessageId"]},
         files=[
             File(

@@ -72,7 +72,7 @@ def test_c28_every_field_is_carried(microsoft: Microsoft365Emulator, adapter: Mi
     assert outcome.rfc_message_id is None
     resource = sent.resource
     assert resource["subject"] == "Offer"
-    assert resource["body"] == {"contentType": "HTML", "content": "<p>Hello</p>"}
+    assert resource["body"] == {"contentType": "html", "content": "<p>Hello</p>"}
     assert resource["from"] == {"emailAddress": {"address": "ann@demo.test", "name": "Ann"}}
     assert resource["toRecipients"] == [{"emailAddress": {"address": "bob@client.test", "name": "Bob"}}]
     assert resource["ccRecipients"] == [{"emailAddress": {"address": "cc@client.test"}}]
@@ -97,7 +97,7 @@ def test_c28_every_field_is_carried(microsoft: Microsoft365Emulator, adapter: Mi
 
 def test_a_text_mail_is_sent_as_text(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
     adapter.send([mail(fields=fields(html=None, text="Hello"))])
-    assert only(microsoft).resource["body"] == {"contentType": "Text", "content": "Hello"}
+    assert only(microsoft).resource["body"] == {"contentType": "text", "content": "Hello"}
 
 
 def test_a_sixth_x_header_still_goes_out(microsoft: Microsoft365Emulator, adapter: Microsoft365) -> None:
