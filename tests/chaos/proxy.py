@@ -16,10 +16,12 @@ class Proxy:
     cut()    what is open is reset, and nobody gets through
     hang()   connections are taken and nothing on any of them is passed on
     mend()   as new; what hung is reset, as a router does that has forgotten it
+
+    ``upstream`` may be replaced: who connects from then on is led elsewhere.
     """
 
     def __init__(self, upstream: Callable[[], int]) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -83,7 +85,7 @@ class Proxy:
         try:
             if self._refuses:
                 raise ConnectionRefusedError
-            server = socket.create_connection(("127.0.0.1", self._upstream()), timeout=5)
+            server = socket.create_connection(("127.0.0.1", self.upstream()), timeout=5)
         except OSError:
             _reset(client)
             return

@@ -134,7 +134,8 @@ class World:
             return cursor.fetchall() if cursor.description else []
 
     def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.stack.json["database_url"], autocommit=True, connect_timeout=5)
+        url, port = self.stack.json["database_url"], self.database.upstream()
+        return psycopg.connect(url, port=port, autocommit=True, connect_timeout=5)
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.stack.json["redis_url"])
