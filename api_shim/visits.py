@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from api_shim.http import UNAVAILABLE
 from models.event import EventType
@@ -92,8 +91,8 @@ class Visits:
             with self._lock:
                 self._waiting = visits + self._waiting
             return
-        except SQLAlchemyError as error:
-            log.error("visits_lost", visits=len(visits), why=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- a bug takes what it met, not the thread and all later visits
+            log.error("visits_lost", visits=len(visits), why=type(error).__name__, exc_info=True)
             return
         since = datetime.now(UTC) - 2 * SCAN_WINDOW
         clicks = [visit for visit in visits if visit.type is EventType.CLICKED]

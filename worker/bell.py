@@ -122,7 +122,10 @@ class BellRinger:
         while (lane := self._lanes.get()) is not None:
             with self._lock:
                 self._pending.discard(lane)
-            self._bells.ring(lane)
+            try:
+                self._bells.ring(lane)
+            except Exception as error:  # noqa: BLE001 -- one bell is no reason to ring no other; the beat rings this one
+                log.error("bell_not_rung", queue=lane.queue, error=type(error).__name__, exc_info=True)
 
     def close(self) -> None:
         self._lanes.put(None)

@@ -85,6 +85,24 @@ def test_ringing_without_a_broker_is_no_error(app: Recorder) -> None:
     assert Bells(app, fakeredis.FakeRedis(server=server)).ring(LANE) is False
 
 
+def test_a_bell_that_cannot_be_rung_keeps_the_ringer_from_no_other(
+    bells: Bells, app: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = bells.ring
+
+    def trip(lane: Lane) -> bool:
+        if lane is FOLLOWUP_LANE:
+            raise LookupError("a bug")
+        return ring(lane)
+
+    monkeypatch.setattr(bells, "ring", trip)
+    ringer = BellRinger(bells)
+    ringer.ring(FOLLOWUP_LANE)
+    ringer.ring(LANE)
+    ringer.close()
+    assert len(app.sent) == 1
+
+
 def test_the_ringer_rings_in_the_background(bells: Bells, app: Recorder) -> None:
     ringer = BellRinger(bells)
     for _ in range(100):
