@@ -91,8 +91,8 @@ class Visits:
             with self._lock:
                 self._waiting = visits + self._waiting
             return
-        except Exception as error:  # noqa: BLE001 -- a bug takes what it met, not the thread and all later visits
-            log.error("visits_lost", visits=len(visits), why=type(error).__name__, exc_info=True)
+        except Exception as error:  # a bug takes what it met, not the thread and all later visits
+            log.exception("visits_lost", visits=len(visits), why=type(error).__name__)
             return
         since = datetime.now(UTC) - 2 * SCAN_WINDOW
         clicks = [visit for visit in visits if visit.type is EventType.CLICKED]

@@ -124,8 +124,8 @@ class BellRinger:
                 self._pending.discard(lane)
             try:
                 self._bells.ring(lane)
-            except Exception as error:  # noqa: BLE001 -- one bell is no reason to ring no other; the beat rings this one
-                log.error("bell_not_rung", queue=lane.queue, error=type(error).__name__, exc_info=True)
+            except Exception as error:  # one bell is no reason to ring no other; the beat rings this one
+                log.exception("bell_not_rung", queue=lane.queue, error=type(error).__name__)
 
     def close(self) -> None:
         self._lanes.put(None)
