@@ -80,7 +80,7 @@ class Dovecot:
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)  # nothing of it is to be kept
-        self._process.wait(10)
+        self._process.wait(60)
 
     @property
     def mailbox(self) -> Path:
@@ -100,7 +100,7 @@ class Dovecot:
         (self.home / "config").write_text(_CONFIG.format(**values))
 
     def _wait(self) -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 if connection.recv(4).startswith(b"* OK"):

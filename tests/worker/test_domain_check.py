@@ -87,7 +87,7 @@ def test_a_domain_is_looked_at_once_a_day_and_hourly_while_a_key_waits(house: Ho
 def test_no_transaction_is_open_while_the_dns_is_silent(
     house: House, dns: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.domain_records.LIFETIME_SECONDS", 0.4)
+    monkeypatch.setattr("worker.domain_records.LIFETIME_SECONDS", 2.0)
     _added(house, dns, "slow-mail.com", hours=2)
     dns.zone = dict.fromkeys(dns.zone, SILENT)
     checking = threading.Thread(target=_check, args=(house,))

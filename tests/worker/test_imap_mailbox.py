@@ -82,6 +82,10 @@ def _read_at(office: Office) -> Any:
     return office.scalar("select read_at from imap_mailbox where mailer_id = :m")
 
 
+def _error(office: Office) -> Any:
+    return office.scalar("select error from imap_mailbox where mailer_id = :m")
+
+
 def _read_once(office: Office) -> None:
     """Takes in what is there and ends."""
     before = _read_at(office)
@@ -120,7 +124,7 @@ def test_two_readers_of_one_mailbox_take_each_mail_once(office: Office, imap: Do
     for reader in readers:
         reader.start()
     for reader in readers:
-        reader.join(20)
+        reader.join(60)
     _read_once(office)
     assert _taken(office) == 10
     assert sorted(_subjects(office)) == [str(number) for number in range(20, 30)]
@@ -137,12 +141,12 @@ def test_news_are_taken_in_when_the_server_announces_them_and_a_stop_is_quick(of
     running.start()
     wait_until(lambda: _read_at(office) is not None, "the folder is open")
     imap.put(_mail(40))
-    wait_until(lambda: _taken(office) == 1, "the mail came in", 10)
+    wait_until(lambda: _taken(office) == 1, "the mail came in")
     started = time.monotonic()
     stop.set()
-    running.join(10)
+    running.join(60)
     assert not running.is_alive()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 9, "not until its reader is given up"
 
 
 @pytest.mark.parametrize(
@@ -159,9 +163,8 @@ def test_a_mailbox_that_cannot_be_read_says_why(
     office: Office, imap: Dovecot, changes: dict[str, Any], why: str
 ) -> None:
     _give(office, imap, **changes)
-    started = time.monotonic()
-    MailboxReader(office.runtime, office.mailer_id).run(lambda: time.monotonic() - started > 0.1)
-    error = office.scalar("select error from imap_mailbox where mailer_id = :m")
+    MailboxReader(office.runtime, office.mailer_id).run(lambda: _error(office) is not None)
+    error = _error(office)
     assert why in error
     assert PASSWORD not in error
 
@@ -184,10 +187,9 @@ def test_an_answer_that_nobody_foresaw_does_not_end_the_reader(office: Office, i
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _TwoMinds) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         _give(office, imap, port=server.server_address[1])
-        started = time.monotonic()
-        MailboxReader(office.runtime, office.mailer_id).run(lambda: time.monotonic() - started > 0.1)
+        MailboxReader(office.runtime, office.mailer_id).run(lambda: _error(office) is not None)
         server.shutdown()
-    assert "not understood" in office.scalar("select error from imap_mailbox where mailer_id = :m")
+    assert "not understood" in _error(office)
 
 
 def test_a_refused_access_token_is_answered_and_told(imap: Dovecot) -> None:

@@ -64,7 +64,7 @@ def test_a_mailer_without_limits_asks_nobody(house: House, monkeypatch: pytest.M
 def test_no_second_holds_more_than_its_limit(house: House) -> None:
     limit(house, per_second=10)
     accepted = house.submit(*(f"user{number}@example.com" for number in range(25)))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while any(message.state != "sent" for message in house.messages(accepted)) and time.monotonic() < until:
         house.deliver()
         time.sleep(0.02)
@@ -127,7 +127,7 @@ def test_a_short_rest_ends_with_a_bell_of_its_own(house: House) -> None:
     assert house.runtime.pace.take(mailer, NORMAL, 5) == 5
     assert house.runtime.pace.take(mailer, NORMAL, 5) == 0
     assert house.runtime.redis.get(lane.key) is None
-    wait_until(lambda: house.runtime.redis.get(lane.key) is not None, "the lane is rung", 3)
+    wait_until(lambda: house.runtime.redis.get(lane.key) is not None, "the lane is rung")
 
 
 def test_a_throttled_mailer_goes_at_half_its_rate_afterwards(house: House) -> None:

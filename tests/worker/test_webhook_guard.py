@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -205,15 +206,18 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_name_server_that_never_answers_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
     def silent(*_: Any, **__: Any) -> Any:
-        time.sleep(0.6)
+        over.wait(60)
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
     started = time.monotonic()
     answer = post("https://slow.example.com/", CLOSED, timeout=0.2)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 30
     assert answer.timed_out
+    over.set()
 
 
 @pytest.mark.parametrize(
