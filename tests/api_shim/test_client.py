@@ -44,7 +44,7 @@ from tests.api_shim.test_send import CRM, add_mailer, body
 from tests.conftest import wait_until
 from worker.settings import Settings
 
-QUICK = Retries(tries=4, seconds=5.0, first_seconds=0.01)
+QUICK = Retries(tries=4, seconds=60.0, first_seconds=0.01)
 
 LOST = object()
 """The connection is cut instead of an answer."""
@@ -195,7 +195,7 @@ def test_retry_after_is_waited_for_whatever_the_method(
     script = scripted((status, {"Retry-After": "1"}, LIMITED), (201, {}, {"id": "u"}))
     begun = time.monotonic()
     assert make(script.url).post("users", {"email": "a@example.com"}) == {"id": "u"}
-    assert 1.0 <= time.monotonic() - begun < 3.0
+    assert 1.0 <= time.monotonic() - begun < 30.0
 
 
 def test_a_wait_that_is_too_long_is_left_to_the_caller(make: Make, scripted: Callable[..., Script]) -> None:
@@ -277,7 +277,7 @@ def running(settings: Settings) -> Iterator[str]:
     wait_until(lambda: server.started, "the application answers")
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
 
 
 class LosesTheFirst(httpx2.HTTPTransport):

@@ -337,7 +337,7 @@ def test_b2_a_repeat_that_would_wait_gets_the_answer_of_a_first_request_that_did
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert first.status_code == 202
     assert again.headers["Idempotency-Replayed"] == "true"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_b3_the_same_key_with_another_body_is_409_and_names_where_it_differs(

@@ -15,12 +15,12 @@ def test_one_who_waits_is_woken_although_another_gave_up_on_the_same_message(dat
     async def scene() -> tuple[bool, bool]:
         announcements = Announcements(database_url)
         await announcements.start()
-        patient = asyncio.create_task(announcements.outcome(message_id, 10.0, recorded=False))
+        patient = asyncio.create_task(announcements.outcome(message_id, 120.0, recorded=False))
         hasty = await announcements.outcome(message_id, 0.3, recorded=False)
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
             await connection.execute("select pg_notify(%s, %s)", [OUTCOME_CHANNEL, str(message_id)])
         try:
-            return hasty, await asyncio.wait_for(patient, 5.0)
+            return hasty, await asyncio.wait_for(patient, 60.0)
         finally:
             await announcements.stop()
 

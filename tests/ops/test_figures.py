@@ -108,7 +108,7 @@ def test_a_sample_says_what_the_api_says(ticker: Ticker, session: Session, tenan
 def test_two_beats_write_a_sample_once(ticker: Ticker, session: Session) -> None:
     session.query(QueueSample).delete()
     session.commit()
-    while time.time() % 10 > 8:
+    while time.time() % 10 > 5:
         time.sleep(0.1)
     ticker.sample()
     ticker.sample()
@@ -121,12 +121,12 @@ def test_the_beat_samples_by_itself_and_stops(ticker: Ticker, session: Session) 
     stop = threading.Event()
     beat = threading.Thread(target=run, args=(ticker.runtime, stop))
     beat.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while session.query(QueueSample).count() < 4 and time.monotonic() < deadline:
         session.rollback()
         time.sleep(0.05)
     stop.set()
-    beat.join(5)
+    beat.join(60)
     assert not beat.is_alive()
     assert session.query(QueueSample).count() >= 4
 

@@ -41,7 +41,7 @@ async def _look(hub: Hub, tenant: Tenant, events: int) -> list[bytes]:
 
 
 def _run(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 20))
+    asyncio.run(asyncio.wait_for(work(), 60))
 
 
 def _fields(sent: bytes) -> dict[str, dict[str, str]]:
@@ -107,7 +107,7 @@ def test_a_stream_ends_in_time_so_that_the_key_is_looked_at_again(
     monkeypatch.setattr(live, "STREAM_SECONDS", 0.5)
     started = time.monotonic()
     answer = operator.get("/ops/live")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.text.startswith("retry: 1000\n\nevent: figures\n")
 

@@ -112,12 +112,12 @@ def test_s5_a_template_is_text_with_names_in_it_and_no_language(
 
 
 def fastest(call: Any, times: int = 3) -> float:
-    """Seconds of the fastest call: what it costs, not what else the machine does."""
+    """CPU seconds of the fastest call: what it costs, not what else the machine does."""
     taken = []
     for _ in range(times):
-        began = time.perf_counter()
+        began = time.process_time()
         call()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     return min(taken)
 
 
@@ -153,7 +153,7 @@ def test_s6_malformed_json_is_refused_quickly(client: TestClient, path: str, nam
 def exchange(port: int, head: str, pieces: Iterator[bytes]) -> tuple[bytes, int]:
     """Sends until the other side answers. The answer, and how many bytes of the body were taken."""
     taken, answer = 0, b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, suppress(ConnectionError):
         connection.sendall(head.encode() + b"\r\n\r\n")
         for piece in pieces:
             connection.sendall(piece)
