@@ -11,7 +11,7 @@ import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import set_json_loads
-from sqlalchemy import Dialect, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.orm import Session
@@ -32,11 +32,18 @@ NOTICING_SILENCE: dict[str, Any] = {
 """libpq's parameters with which a server that vanished without a word is noticed within about a minute."""
 
 
-def connect(url: str, *, pool_size: int, application: str) -> Engine:
+TIMEOUTS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+
+BY_INDEX = " -c enable_seqscan=off"
+"""A statement that is repeated keeps the plan that was made for it, and tables that are empty now may not stay so."""
+
+
+def connect(url: str, *, pool_size: int, application: str, by_index: bool = False) -> Engine:
     """An engine with a bounded pool.
 
     A connection that was idle is checked before use, so that a restarted server costs next to nobody an error;
-    statements and idle transactions time out, so that a stuck one holds nobody up for long.
+    statements and idle transactions time out, so that a stuck one holds nobody up for long. by_index: no table is read
+    from end to end that has an index for the question, however small it is.
     """
     engine = create_engine(
         url,
@@ -47,13 +54,22 @@ def connect(url: str, *, pool_size: int, application: str) -> Engine:
         connect_args={
             **NOTICING_SILENCE,
             "application_name": application,
-            "options": "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
+            "options": TIMEOUTS + (BY_INDEX if by_index else ""),
         },
     )
     event.listen(engine, "handle_error", _as_away, retval=True)
     event.listen(engine, "checkin", _note_idle)
     event.listen(engine, "checkout", _check_if_idle(engine.dialect))
     return engine
+
+
+def each_by_itself(engine: Engine) -> Connection:
+    """A connection on which each statement is a transaction of its own.
+
+    Also the way to read on a path that is often gone: without a transaction none is rolled back at the end, upon which
+    psycopg would forget every statement that it had prepared on the connection.
+    """
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def fetch(session: Session, statement: str, parameters: Sequence[object]) -> list[Any]:

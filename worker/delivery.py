@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from models.database import each_by_itself
 from models.message import OPEN, State
 from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Provider, Result
 from worker import lease
@@ -132,7 +133,7 @@ class Delivery:
 
     def _connect(self) -> Connection:
         """One connection for the batch; each statement is a transaction of its own: none is open while sending."""
-        return self.runtime.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return each_by_itself(self.runtime.engine)
 
     def close(self) -> None:
         self.connection.close()

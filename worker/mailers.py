@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from sqlalchemy import Engine, text
 
+from models.database import each_by_itself
 from models.mailer import MailerStatus
 from providers import adapter, open_provider
 from providers.base import Account, Provider
@@ -105,7 +106,7 @@ class Providers:
 
     def mailer(self, mailer_id: UUID) -> OpenMailer | None:
         """The mailer with its adapter, or None if it was deleted."""
-        with self._engine.connect() as connection:
+        with each_by_itself(self._engine) as connection:
             row = connection.execute(_MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS}).one_or_none()
         if row is None:
             return None

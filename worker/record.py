@@ -190,6 +190,7 @@ def _record_group(runtime: Runtime, trust: int) -> Group:
     with runtime.engine.connect() as connection:
         outbox = _take(connection, trust)
         if not outbox.message_ids:
+            connection.commit()  # a rollback would cost the connection its prepared statements
             return Group(messages=0, go_on=False)
         go_on = outbox.tries > 0
         try:

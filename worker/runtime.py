@@ -40,7 +40,9 @@ class Runtime:
     def __init__(self, settings: Settings, *, application: str, celery: Celery | None = None) -> None:
         faults.arm(settings.faults)
         self.settings = settings
-        self.engine: Engine = connect(settings.sqlalchemy_url, pool_size=settings.pool_size, application=application)
+        self.engine: Engine = connect(
+            settings.sqlalchemy_url, pool_size=settings.pool_size, application=application, by_index=True
+        )
         self.redis: redis.Redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=2, socket_connect_timeout=0.8, health_check_interval=10
         )
