@@ -9,7 +9,7 @@ from typing import Any, Self
 import requests
 from standardwebhooks import Webhook
 
-from tests.conftest import Stack, wait_until
+from tests.conftest import PATIENCE_SECONDS, Stack, wait_until
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ class Client:
         }
         return body | changes
 
-    def finished(self, ref_id: str, seconds: float = 30.0) -> dict[str, Any]:
+    def finished(self, ref_id: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """The submission once all its messages are finished."""
         found: dict[str, Any] = {}
 

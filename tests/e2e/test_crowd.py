@@ -45,7 +45,7 @@ def more_apis(stack: Stack) -> Iterator[list[str]]:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(20)
+        process.wait(60)
 
 
 def answers(root: str) -> bool:

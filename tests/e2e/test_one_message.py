@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from api_shim.send import WAIT_SECONDS
 from tests.conftest import Stack, wait_until
 from tests.e2e.outside import Client, Receiver
 
@@ -167,4 +168,4 @@ def test_a_waiting_request_is_answered_as_soon_as_the_outcome_is_known(client: C
         client.send(body)  # the first one opens connections
         answer = client.send(body)
         assert answer.status_code == 200
-        assert answer.elapsed.total_seconds() < 2.0
+        assert answer.elapsed.total_seconds() < WAIT_SECONDS / 2

@@ -46,7 +46,7 @@ def test_a_hundred_random_stops_and_resumes_over_twenty_thousand_recipients_send
         assert ledger["never_sent"] == RECIPIENTS - sent
         assert client.post("/v1/campaigns/stop/resume", {}).status_code == 200
 
-    submission = client.finished(ref, seconds=60)
+    submission = client.finished(ref, seconds=300)
     assert submission["counts"]["sent"] == RECIPIENTS
     assert inbox_total(client) - before == RECIPIENTS
     delivered = Counter(mail["message_id"] for mail in newest(client, RECIPIENTS))

@@ -10,7 +10,7 @@ from providers.emulators.http import Emulator, Fault
 from providers.guard import Guard
 from providers.http import Timeout
 
-QUICK = Timeout(connect=1.0, read=0.4, total=0.8)
+QUICK = Timeout(connect=1.0, read=0.6, total=1.2)
 
 ON_THE_WIRE = [
     pytest.param(Fault.CLOSE, Result.UNCERTAIN, id="close"),

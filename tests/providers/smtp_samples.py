@@ -22,7 +22,7 @@ def account(url: str, *, guard: Guard = LOOPBACK, connections: int = 4, **creden
 
 
 def adapter(url: str, **options: Any) -> Smtp:
-    return Smtp(account(url, **options), connect_timeout=2.0, command_timeout=0.3, dot_timeout=0.3)
+    return Smtp(account(url, **options), connect_timeout=20.0, command_timeout=0.6, dot_timeout=0.6)
 
 
 def send_one(url: str, email: OutboundEmail | None = None, **options: Any) -> Outcome:

@@ -78,13 +78,13 @@ def roots(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     wait_until(lambda: all(map(_answers, found.values())), "emulate answers")
     yield found
     process.send_signal(15)
-    process.wait(10)
+    process.wait(60)
 
 
 def _answers(root: str) -> bool:
     try:
-        return requests.get(f"{root}/.well-known/openid-configuration", timeout=1).ok
-    except requests.ConnectionError:
+        return requests.get(f"{root}/.well-known/openid-configuration", timeout=5).ok
+    except requests.RequestException:
         return False
 
 
@@ -114,11 +114,11 @@ def _consent(service: str, root: str, verifier: str, scopes: list[str]) -> str:
         scopes=scopes,
         root=root,
     )
-    page = requests.get(url, timeout=5).text
+    page = requests.get(url, timeout=60).text
     form = re.search(r'<form[^>]*action="([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL)
     assert form is not None
     hidden = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', form[2]))
-    answer = requests.post(f"{root}{form[1]}", data=hidden, allow_redirects=False, timeout=5)
+    answer = requests.post(f"{root}{form[1]}", data=hidden, allow_redirects=False, timeout=60)
     callback = parse_qs(urlsplit(answer.headers["Location"]).query)
     assert callback["state"] == ["s-1"]
     return callback["code"][0]

@@ -12,6 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 
+from deploy.services import free_port
 from providers.base import Account, Result
 from providers.guard import Guard
 from providers.smtp import Smtp
@@ -25,20 +26,14 @@ def adapter(port: int, **credentials: Any) -> Smtp:
     where = {"host": "127.0.0.1", "port": port, "security": "none"}
     guard = Guard(frozenset({"127.0.0.1"}))
     account = Account(mailer_id="m", provider="smtp", credentials={**where, **credentials}, guard=guard)
-    return Smtp(account, connect_timeout=2.0, command_timeout=1.0, dot_timeout=1.0)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    return Smtp(account, connect_timeout=20.0, command_timeout=20.0, dot_timeout=20.0)
 
 
 def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
         except ConnectionRefusedError:
             time.sleep(0.02)
         else:

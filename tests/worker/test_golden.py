@@ -7,9 +7,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from deploy.services import free_port
 from providers.base import Result
 from tests.providers.smtp_samples import adapter
-from tests.providers.test_smtp_servers import free_port
 from tests.worker.golden_mails import GOLDEN, MAILS
 from tests.worker.samples import DATE, TRACKER, assert_wire_format, compiled, content, letter, parsed, read
 
