@@ -58,6 +58,11 @@ WIRE_NAMES: dict[EventType, str] = {
 }
 
 
+def wire_name(kind: str) -> str:
+    """What an event of a type is called outside. One that a newer version wrote, beside us, keeps the name it has."""
+    return WIRE_NAMES[EventType(kind)] if kind in WIRE_NAMES else kind
+
+
 ENGAGEMENT = (
     EventType.OPENED, EventType.CLICKED, EventType.BOUNCED, EventType.COMPLAINED, EventType.UNSUBSCRIBED
 )  # fmt: skip

@@ -70,15 +70,18 @@ class Batch:
 #
 # Messages that were in hand when a worker died go in small company, and after a second time alone, so that a deadly one
 # is told from its neighbours. Those of one batch are due at the same moment: nothing else is looked through for them.
+#
+# What is due has one of two states, unless a newer version, beside us, has others: that is for it to take.
 _CLAIM = text(f"""
     with head as materialized (
         select crashes, case when crashes > 0 then due_at else clock_timestamp() end as until
         from message where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+              and state in ('queued', 'uncertain')
         order by due_at limit 1
     ), due as materialized (
         select id, state as was, due_at from message
         where mailer_id = :mailer_id and priority = :priority and due_at <= (select until from head)
-              and crashes = (select crashes from head)
+              and state in ('queued', 'uncertain') and crashes = (select crashes from head)
               and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
               and {RUNS.format(queue=":queue")}

@@ -21,7 +21,7 @@ import orjson
 import structlog
 from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select, text
 
-from models.event import Event
+from models.event import WIRE_NAMES, Event
 from models.webhook import EndpointStatus, WebhookEndpoint
 from worker import deliveries
 from worker.bell import WEBHOOK_QUEUE
@@ -49,6 +49,8 @@ LEASE_MARGIN_SECONDS = 5.0
 """Between the longest turn and the end of its claim: for writing down its results."""
 PROBE_SECONDS = 60.0
 """A dead endpoint gets one request this often."""
+NEWER_HOLD = timedelta(seconds=30)
+"""How long an event that only a newer version can put into words is left to one."""
 DISABLE_AFTER_AT_LEAST = timedelta(hours=12)
 """No endpoint is disabled for failing a shorter time than this."""
 SINGLES = 256
@@ -199,7 +201,9 @@ class Notifier:
                 deliveries.rest(db, endpoint.id, requests / endpoint.max_per_second)
             facts = self._facts(db, endpoint.workspace_id, claimed)
             deliveries.settle(db, [lost(each) for each in claimed if each.event_id not in facts])
-        return [each for each in claimed if each.event_id in facts], facts
+            ours, newer = _tell_apart([each for each in claimed if each.event_id in facts], facts, endpoint.ordered)
+            deliveries.hand_back(db, newer, NEWER_HOLD)
+        return ours, facts
 
     def _facts(self, db: Connection, workspace_id: UUID, claimed: Sequence[Delivery]) -> Facts:
         events = [each.event_id for each in claimed]
@@ -278,6 +282,15 @@ class Notifier:
         if done:
             log.warning("webhook_endpoint_disabled", endpoint_id=str(endpoint.id), gone=gone)
         return True
+
+
+def _tell_apart(claimed: list[Delivery], facts: Facts, ordered: bool) -> tuple[list[Delivery], list[Delivery]]:
+    """Those that we can put into words, and a newer version's events; in an ordered lane with all that follow."""
+    newer = [each for each in claimed if facts[each.event_id]["type"] not in WIRE_NAMES]
+    if newer and ordered:
+        first = claimed.index(newer[0])
+        return claimed[:first], claimed[first:]
+    return [each for each in claimed if each not in newer] if newer else claimed, newer
 
 
 def _parcels(claimed: Sequence[Delivery], facts: Facts, endpoint: Row[Any]) -> list[Parcel]:

@@ -1,9 +1,11 @@
 """The table of contents: every task.
 
-A task hears a bell, does the due work of its lane, and rings again if there may be more.
+A task hears a bell, does the due work of its lane, and rings again if there may be more. What a newer version's bell
+says beyond that is not for us.
 """
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -20,7 +22,7 @@ log = structlog.get_logger()
 def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Gives the app its tasks. ``runtime`` opens this process' runtime on first use, after any fork."""
 
-    def deliver(lane: str, bell: str) -> None:
+    def deliver(lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Sends what is due in one lane (a mailer's mail of one priority)."""
         mailer_id, _, priority = lane.partition(":")
         answer(
@@ -29,19 +31,19 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
             lambda: delivery.deliver(runtime(), UUID(mailer_id), int(priority)),
         )
 
-    def record_outcomes(_lane: str, bell: str) -> None:
+    def record_outcomes(_lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Writes log, activities, threads, events and webhook deliveries of what reached an outcome."""
         answer(FOLLOWUP_LANE, bell, lambda: record.record(runtime()))
 
-    def apply_reports(_lane: str, bell: str) -> None:
+    def apply_reports(_lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Applies what providers reported: delivery, bounces, complaints, mail that came in."""
         answer(REPORTS_LANE, bell, lambda: reports.apply_reports(runtime()))
 
-    def notify(lane: str, bell: str) -> None:
+    def notify(lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Delivers one webhook endpoint's due events."""
         aside(endpoint_lane(UUID(lane)), bell, lambda: runtime().notifier.deliver(UUID(lane)))
 
-    def collect_mail(mailer: str, bell: str) -> None:
+    def collect_mail(mailer: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Looks into a mailbox and fetches the mail that came in."""
         aside(inbox_lane(UUID(mailer)), bell, lambda: collect.collect(runtime(), UUID(mailer)))
 

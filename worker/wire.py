@@ -1,7 +1,7 @@
 """The body of an event as the outside sees it: in webhooks and wherever else events are shown."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, Select, select, type_coerce
 from sqlalchemy.types import NullType
 
 from models.base import ulid
-from models.event import WIRE_NAMES, Event, EventType
+from models.event import Event, EventType, wire_name
 from models.mailer import Mailer
 from models.message import Message, Submission
 
@@ -64,11 +64,11 @@ def body(row: Facts) -> dict[str, Any]:
     documented body, the others stand beside them. ``sequence`` counts within the message and ``cursor`` within the
     workspace; ``timestamp`` is RFC 3339.
     """
-    kind = EventType(row["type"])
+    kind = row["type"]
     return {
-        "event": WIRE_NAMES[kind],
+        "event": wire_name(kind),
         "details": _DETAILS.get(kind, _mail)(row),
-        "type": kind.value,
+        "type": kind,
         "id": str(row["id"]),
         "timestamp": row["at"].isoformat(),
         "sequence": row["seq"],
@@ -120,7 +120,7 @@ def _ref_id(submission: UUID) -> str:
     return ulid(submission)
 
 
-_DETAILS = {
+_DETAILS: Mapping[str, Callable[[Facts], dict[str, Any]]] = {
     EventType.RECEIVED: _incoming,
     # Operators' events concern no mail.
     EventType.MAILER_RECONNECT_REQUIRED: _said,

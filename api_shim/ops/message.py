@@ -21,7 +21,7 @@ from api_shim.resources.suppressions import add_suppressions
 from api_shim.suppression_rows import SuppressionNew
 from models.base import ulid
 from models.crm import Activity
-from models.event import WIRE_NAMES, Event, EventType
+from models.event import Event, wire_name
 from models.mailer import Mailer
 from models.message import Message, State, Submission
 from models.record import EmailLog
@@ -142,7 +142,7 @@ def _deliveries(visit: Visit, message_id: UUID) -> list[dict[str, Any]]:
         .order_by(Event.seq)
     )
     return [
-        {"delivery": delivery, "event": WIRE_NAMES[EventType(kind)], "url": url}
+        {"delivery": delivery, "event": wire_name(kind), "url": url}
         for delivery, kind, url in visit.session.execute(query)
     ]
 

@@ -17,7 +17,7 @@ from api_shim.http import SessionDep, services
 from api_shim.pages import DEFAULT_LIMIT, Cursor, Limit, after_id, page
 from api_shim.replay import replay
 from api_shim.resources.webhook_endpoints import Reader, Writer, find_endpoint
-from models.event import WIRE_NAMES, Event, EventType
+from models.event import Event, EventType, wire_name
 from models.webhook import DeliveryState, EndpointStatus, WebhookDelivery, WebhookEndpoint
 from worker.bell import endpoint_lane
 from worker.events import NewEvent, append_events
@@ -111,7 +111,7 @@ def show_delivery(row: Row[WebhookDelivery, str, UUID | None]) -> dict[str, Any]
     return {
         "id": delivery.id,
         "event_id": delivery.event_id,
-        "event": WIRE_NAMES[EventType(type_)] if type_ else None,
+        "event": wire_name(type_) if type_ else None,
         "message_id": message_id,
         "state": delivery.state,
         "tries": delivery.tries,
