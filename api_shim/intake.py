@@ -25,7 +25,7 @@ from api_shim.sender import pool_of, resolve_sender
 from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
 from models.content import Content
-from models.message import CampaignStatus
+from models.message import CampaignStatus, due_now
 from worker import phishing
 from worker.bell import BellRinger, Lane, send_lane
 from worker.phishing import Suspicion
@@ -139,7 +139,7 @@ def _admit(known: Known, arrival: Arrival, settings: Settings, ringer: BellRinge
         caller,
         submission,
         prepared,
-        due_at=due_under(campaign, submission.send_at or now),
+        due_at=due_under(campaign, submission.send_at or due_now(now, submission.expires_at)),
         request_id=arrival.request_id,
         traceparent=arrival.traceparent,
         awaited=arrival.awaited,

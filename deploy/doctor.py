@@ -33,11 +33,13 @@ _HEARD_OF = text("""
 _SAMPLED = text("select extract(epoch from clock_timestamp() - max(at)) from queue_sample")
 _OVERDUE = {
     "deliver": text("""
-        select min(due_at) < clock_timestamp() - :waited and not exists (
+        select exists (
+            select from message where due_at < clock_timestamp() - :waited and created_at < clock_timestamp() - :waited
+                                  and mailer_id = cast(split_part(:subject, ':', 1) as uuid)
+                                  and priority = cast(split_part(:subject, ':', 2) as int)
+        ) and not exists (
             select from lease where lease.mailer_id = cast(split_part(:subject, ':', 1) as uuid)
                                 and lease.priority = cast(split_part(:subject, ':', 2) as int))
-        from message where due_at is not null and mailer_id = cast(split_part(:subject, ':', 1) as uuid)
-                       and priority = cast(split_part(:subject, ':', 2) as int)
     """),
     "record": text("select min(due_at) < clock_timestamp() - :waited from followup"),
     "apply_reports": text("select min(due_at) < clock_timestamp() - :waited from provider_report"),

@@ -2,12 +2,12 @@
 
 One column says when a worker must look at a message next: ``due_at``. For a queued message that is when it may be
 sent, for an uncertain one when to ask the provider. While a worker has it in hand it has none, but a `Lease` with an
-end; a finished message has neither. So retries, schedules and recovery are one index scan, and of the four writes in
-a message's life only the claim touches an index.
+end; a finished message has neither. The messages of a lane go in its order. So retries, schedules and recovery are one
+index scan, and of the four writes in a message's life only the claim touches an index.
 """
 
 import enum
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -91,12 +91,24 @@ ACCEPTED = frozenset({State.SENT, State.DELIVERED, State.BOUNCED, State.COMPLAIN
 UNTIL_SOMEBODY_ACTS = datetime(9999, 1, 1, tzinfo=UTC)
 """``due_at`` of what waits for a person: a held uncertain mail, the queued mail of a paused campaign."""
 
+PATIENCE = timedelta(days=1)
+"""A message that never expires has its turn as if it did so long after it came; nothing overtakes it for longer."""
+
 STATE_TYPE = ENUM(State, name="message_state", values_callable=lambda states: [state.value for state in states])
 
 
 def predecessors(state: State) -> list[str]:
     """The states from which a message may enter ``state``, for ``where state = any(...)``."""
     return sorted(before.value for before, after in TRANSITIONS.items() if state in after)
+
+
+def due_now(now: datetime, expires_at: datetime | None) -> datetime:
+    """``due_at`` of a message that may go at once: the nearest deadline is the next in its lane.
+
+    One that expires within `PATIENCE` is dated back, so that it stands where its deadline belongs among those of the
+    others. When it came is in ``created_at``, and what is late is late by the later of the two.
+    """
+    return now if expires_at is None else min(now, expires_at - PATIENCE)
 
 
 class Submission(Base):

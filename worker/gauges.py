@@ -14,7 +14,7 @@ LATE = timedelta(minutes=5)
 
 _STUCK = text("""
     select count(*) filter (where m.state = 'uncertain' and m.due_at >= '9999-01-01') as held,
-           count(*) filter (where m.state = 'queued' and m.due_at < clock_timestamp() - :late
+           count(*) filter (where m.state = 'queued' and greatest(m.due_at, m.created_at) < clock_timestamp() - :late
                             and mailer.status = 'active'
                             and coalesce(mailer.throttled_until < clock_timestamp(), true)) as late,
            count(*) filter (where m.state = 'queued' and mailer.status = 'reconnect_required') as reconnect,

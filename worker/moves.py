@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.orm import Session
 
-from models.message import ACCEPTED, UNTIL_SOMEBODY_ACTS, State, predecessors
+from models.message import ACCEPTED, PATIENCE, UNTIL_SOMEBODY_ACTS, State, predecessors
 from worker.bell import Lane, send_lane
 from worker.outcome import RETRIED
 from worker.outcome_rows import OUTCOME_CHANNEL
@@ -25,7 +25,11 @@ _FIRST = UUID(int=0)
 _AT_THE_PROVIDER = "exists (select from jsonb_each(m.outcomes) one where one.value->>'outcome' = 'accepted')"
 """A mail that several share may be at the provider for some of them while it waits for the others."""
 
-_DUE = "greatest(cast(:due as timestamptz) + (picked.position + :offset) * interval '1 microsecond', picked.send_at)"
+_STEP = "(picked.position + :offset) * interval '1 microsecond'"
+_DUE = f"greatest(cast(:due as timestamptz) + {_STEP}, picked.send_at)"
+_DEADLINE = f"picked.expires_at - interval '{PATIENCE.total_seconds():.0f} seconds'"
+_PLACE = f"greatest(least(cast(:due as timestamptz), {_DEADLINE}) + {_STEP}, picked.send_at)"
+"""As `models.message.due_now` has it for what comes at that time."""
 
 _ATTEMPT = """m.attempts || jsonb_build_array(jsonb_build_object(
     'at', clock_timestamp(), 'outcome', cast(:outcome as text), 'detail', cast(:reason as text)))"""
@@ -54,7 +58,7 @@ PARK = Move(
     # A claimed one is taken out of its worker's hand: only what is still claimed is ever put on the wire.
     "state = 'queued', due_at = :held",
 )
-LET_GO = Move("state = 'queued' and due_at >= :held", f"due_at = {_DUE}")
+LET_GO = Move("state = 'queued' and due_at >= :held", f"due_at = {_PLACE}")
 RESCHEDULE = Move("state = 'queued' and due_at < :held", f"due_at = {_DUE}, reason = null")
 CANCEL = Move(
     f"state in ({_states(State.CANCELLED)})",
@@ -79,16 +83,17 @@ MARK_SENT = Move(
     finishes=True,
 )
 
-_PICK_ONE = "select m.id, null::timestamptz as send_at from message m where id = :id and ({which}) for no key update"
+_NO_TIMES = "null::timestamptz as send_at, null::timestamptz as expires_at"
+_PICK_ONE = f"select m.id, {_NO_TIMES} from message m where id = :id and ({{which}}) for no key update"  # noqa: S608
 
-_PICK_THESE = """
-    select m.id, null::timestamptz as send_at from message m
-    where id = any(cast(:ids as uuid[])) and ({which}) order by id for no key update skip locked
-"""
+_PICK_THESE = f"""
+    select m.id, {_NO_TIMES} from message m
+    where id = any(cast(:ids as uuid[])) and ({{which}}) order by id for no key update skip locked
+"""  # noqa: S608 -- a constant
 
 # Inside one submission along the index, so that a chunk of a very large one costs no more than its own rows.
 _PICK_SOME = """
-    select m.id, submission.send_at
+    select m.id, submission.send_at, submission.expires_at
     from unnest(cast(:submissions as uuid[])) as asked (id) join submission on submission.id = asked.id,
          lateral (select id from message where submission_id = asked.id and id > :after and ({which})
                   order by id limit :chunk for no key update skip locked) m
@@ -96,7 +101,7 @@ _PICK_SOME = """
 
 _MOVE = """
     with found as materialized ({picked}),
-    picked as (select id, send_at, row_number() over (order by id) as position from found),
+    picked as (select id, send_at, expires_at, row_number() over (order by id) as position from found),
     moved as (
         update message m set {changes} from picked where m.id = picked.id
         returning m.id, m.mailer_id, m.priority, m.submission_id

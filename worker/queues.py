@@ -23,7 +23,8 @@ _WAITING = text("""
                             and due_at > clock_timestamp() and due_at < '9999-01-01') as retry_waiting,
            count(*) filter (where state = 'queued' and due_at >= '9999-01-01') as parked,
            count(*) filter (where state = 'uncertain') as uncertain,
-           extract(epoch from clock_timestamp() - min(due_at) filter (where state = 'queued')) as oldest_age
+           extract(epoch from clock_timestamp() - min(greatest(due_at, created_at)) filter (where state = 'queued'))
+               as oldest_age
     from message where due_at is not null group by priority
 """)
 _IN_HAND = text("""

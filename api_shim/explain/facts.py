@@ -28,8 +28,9 @@ MEASURED_SECONDS = 20.0
 # The lane has been busy without a pause since its head fell due: what it finished since then is its rate.
 _LANE = text("""
     with head as (
-        select min(due_at) as due_at from message
+        select greatest(due_at, created_at) as due_at from message
         where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        order by message.due_at limit 1
     ), busy as (
         select greatest(head.due_at, clock_timestamp() - make_interval(secs => :measured)) as since from head
     )

@@ -179,16 +179,23 @@ def _in_turn(facts: Facts) -> Cause | None:
         return None
     before, rate = facts.lane.before, facts.lane.rate
     at_rate = f" They go at {words.rate(rate)} a second." if rate and before else ""
+    ahead = " Its expires_at has put it ahead of others." if _is_ahead(facts) else ""
     what = f"It is due, with {words.number_of(before, 'mail')} of its mailer before it.{at_rate}"
     return Cause(
         why=Why.IN_TURN,
-        what=what if before else "It is due and next in its lane.",
+        what=(what if before else "It is due and next in its lane.") + ahead,
         numbers={
             "before": before,
             "in_hand": facts.lane.in_hand,
             "per_second": None if rate is None else round(rate, 2),
         },
     )
+
+
+def _is_ahead(facts: Facts) -> bool:
+    """Dated back for its deadline, as `models.message.due_now` does."""
+    message = facts.message
+    return message.due_at is not None and message.due_at < message.created_at - timedelta(seconds=1)
 
 
 def _worker_lost(facts: Facts) -> Cause | None:

@@ -24,7 +24,7 @@ _LANES = text("""
            count(*) filter (where m.due_at <= clock_timestamp() and m.state = 'queued') as ready,
            count(*) filter (where m.due_at > clock_timestamp() and m.state = 'queued') as later,
            count(*) filter (where m.state = 'uncertain') as uncertain,
-           min(m.due_at) filter (where m.state = 'queued') as oldest
+           min(greatest(m.due_at, m.created_at)) filter (where m.state = 'queued') as oldest
     from message m join mailer on mailer.id = m.mailer_id
     where m.due_at is not null and m.workspace_id = :workspace_id and m.priority = :priority
     group by mailer.id order by mailer.name

@@ -29,10 +29,11 @@ _UNLOGGED = text("""
     where f.tries > 0 and m.workspace_id = :workspace_id order by f.id limit :page
 """)
 _LATE = text("""
-    select mailer.id, mailer.name, mailer.status, mailer.throttled_until, count(*) as number, min(due_at) as oldest
+    select mailer.id, mailer.name, mailer.status, mailer.throttled_until, count(*) as number,
+           min(greatest(due_at, m.created_at)) as oldest
     from message m join mailer on mailer.id = m.mailer_id
     where m.workspace_id = :workspace_id and m.state = 'queued'
-      and m.due_at < clock_timestamp() - :late * interval '1 minute'
+      and greatest(m.due_at, m.created_at) < clock_timestamp() - :late * interval '1 minute'
     group by mailer.id order by mailer.name
 """)
 _HURRY = text("""

@@ -129,7 +129,7 @@ def show_message(row: Message) -> dict[str, Any]:
         "attempts": row.attempts,
         "outcomes": row.outcomes,
         "reason": row.reason,
-        "due_at": None if waits_for_somebody else row.due_at,
+        "due_at": None if waits_for_somebody else row.due_at and max(row.due_at, row.created_at),
         "held": waits_for_somebody,
         "created_at": row.created_at,
         "finished_at": row.finished_at,

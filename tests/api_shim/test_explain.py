@@ -328,6 +328,19 @@ def test_those_before_it_in_the_lane_are_counted(scene: Scene, client: TestClien
     _end(scene, behind.submission_id)
 
 
+def test_a_mail_whose_deadline_put_it_ahead_is_explained_so_and_due_when_it_came(
+    scene: Scene, client: TestClient
+) -> None:
+    hurried = scene.room.submit(expires_at=datetime.now(UTC) + timedelta(hours=1))
+    message = scene.room.message(hurried)
+    found = client.get(f"/v1/messages/{message.id}/explain").json()["causes"][0]
+    assert (found["code"], found["numbers"]["before"]) == (Why.IN_TURN, 0)
+    assert found["what"] == "It is due and next in its lane. Its expires_at has put it ahead of others."
+    shown = client.get(f"/v1/messages/{message.id}").json()
+    assert shown["due_at"] == shown["created_at"]
+    _end(scene, hurried.submission_id)
+
+
 def _end(scene: Scene, submission_id: UUID) -> None:
     with scene.services.sessions() as session:
         done = {"state": State.CANCELLED, "due_at": None, "finished_at": datetime.now(UTC)}

@@ -229,7 +229,8 @@ def submitted(fresh_url: str, redis_url: str, connection: Connection) -> Connect
 
 def test_due_mail_that_nobody_takes_is_found_when_it_has_waited(env: dict[str, str], submitted: Connection) -> None:
     assert _examined(env)["due work"]["ok"] is True
-    submitted.execute(text("update message set due_at = now() - interval '1 minute'"))
+    a_minute_ago = "now() - interval '1 minute'"
+    submitted.execute(text(f"update message set due_at = {a_minute_ago}, created_at = {a_minute_ago}"))
     submitted.commit()
     check = _examined(env)["due work"]
     assert check["ok"] is False

@@ -110,6 +110,7 @@ def add_message(session: Session, tenant: Tenant, *, content: dict[str, Any] | N
         "state": State.QUEUED,
         "recipients": ["grace@example.com"],
         "rfc_message_id": f"<postroad{id_}@mail.test>",
+        "created_at": min(datetime.now(UTC), columns.get("due_at") or datetime.now(UTC)),
     }
     row = Message(
         id=id_, workspace_id=tenant.workspace_id, submission_id=submission.id, mailer_id=mailer_id, priority=0,
