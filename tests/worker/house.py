@@ -1,5 +1,6 @@
 """A workspace whose mail goes to an SMTP emulator, with the worker's steps called by hand."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from models.crm import Contact
 from models.mailer import Mailer
 from models.message import Message
 from providers.emulators.smtp import SmtpEmulator
+from tests.conftest import PATIENCE_SECONDS
 from worker.beat import Ticker
 from worker.delivery import deliver
 from worker.heartbeat import Heartbeat
@@ -104,8 +106,9 @@ class House:
 
     def deliver_all(self, priority: int = 0) -> None:
         """Delivers until nothing is due, retries that come due meanwhile included."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while self.deliver(priority) or self._due_soon():
-            pass
+            assert time.monotonic() < deadline, "what is due is not taken in hand"
 
     def _due_soon(self) -> bool:
         return bool(

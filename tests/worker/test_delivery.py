@@ -462,6 +462,8 @@ def test_a_late_answer_to_an_overtaken_attempt_is_kept_as_evidence_and_changes_n
         connection.execute(
             text("update message set state = 'queued', due_at = now() where id = :id"), {"id": accepted.message_id}
         )
+        # A lease that is half a second old keeps others from its lane.
+        connection.execute(text("update lease set created_at = clock_timestamp() + interval '1 hour'"))
     house.deliver_all()
     house.server.fail(Fault(Stage.RCPT, Does.REPLY, "550 5.1.1 no such user"))
     frozen._send(begun)

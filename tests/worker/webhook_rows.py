@@ -28,7 +28,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
         "database_url": database_url,
         "secret_keys": KEY,
         "webhook_allowed_hosts": "127.0.0.1",
-        "webhook_timeout_seconds": 1.0,
+        "webhook_timeout_seconds": 20.0,
     }
     return Settings(**(values | changes))
 
