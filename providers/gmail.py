@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -43,6 +44,8 @@ from providers.http import fields_of, objects_in
 SEARCH_DEPTH = 200
 """How many of the newest sent mails and drafts a search reads at most."""
 SEARCH_SECONDS = 30.0
+READ_ONCE = 2 * SEARCH_DEPTH
+"""Sent messages whose headers are remembered."""
 CLOCKS_APART_MILLIS = 3_600_000
 _DRAFT_SCOPES = {
     "https://mail.google.com/",
@@ -61,6 +64,16 @@ class Alias:
     is_default: bool
     usable: bool
     """Verified. Gmail quietly replaces a From that is not usable by the primary address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """What a message is known by. That of a sent message never changes, and is read once."""
+
+    ref: str | None
+    message_id: str | None
+    millis: int | None
+    """Since 1970."""
 
 
 class Gmail(Provider):
@@ -91,6 +104,7 @@ class Gmail(Provider):
         self._readable = True
         scopes = set(str(account.credentials.get("scope") or "").split())
         self._drafting = not scopes or not scopes.isdisjoint(_DRAFT_SCOPES)
+        self._mark = lru_cache(maxsize=READ_ONCE)(self._read_mark)
         self._pool = ThreadPoolExecutor(max(account.connections, 1), thread_name_prefix="gmail")
 
     def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
@@ -193,15 +207,14 @@ class Gmail(Provider):
         if not self._readable:
             return None
         try:
-            return _header_of(self._metadata(message_id, "Message-ID"), "Message-ID")
+            return self._mark(message_id).message_id
         except CallFailed as error:
             self._readable = not error.scope
             return None
 
-    def _metadata(self, message_id: str, header: str) -> dict[str, Any]:
-        return self._service.call(
-            self._service.users.messages().get(userId="me", id=message_id, format="metadata", metadataHeaders=[header])
-        )
+    def _read_mark(self, message_id: str) -> _Mark:
+        wanted = {"format": "metadata", "metadataHeaders": [REF_HEADER, "Message-ID"]}
+        return _mark(self._service.call(self._service.users.messages().get(userId="me", id=message_id, **wanted)))
 
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
         draft_id = email.draft_id
@@ -244,10 +257,10 @@ class Gmail(Provider):
         messages = self._service.users.messages()
         page = self._service.call(messages.list(userId="me", labelIds=["SENT"], maxResults=SEARCH_DEPTH))
         for item in _in_time(objects_in(page.get("messages"))):
-            message = self._metadata(str(item.get("id")), REF_HEADER)
-            if _header_of(message, REF_HEADER) == ref:
-                return message, True
-            if _older(message, ref):
+            mark = self._mark(str(item.get("id")))
+            if mark.ref == ref:
+                return item, True
+            if _older(mark, ref):
                 return None, True
         return None, not page.get("nextPageToken")
 
@@ -257,9 +270,10 @@ class Gmail(Provider):
             message = self._draft(str(item.get("id")), "metadata")
             if message is None:  # sent or deleted since it was listed
                 continue
-            if _header_of(message, REF_HEADER) == ref:
+            mark = _mark(message)
+            if mark.ref == ref:
                 return str(item["id"])
-            if _older(message, ref):
+            if _older(mark, ref):
                 return None
         return None
 
@@ -344,13 +358,22 @@ def _in_time(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield item
 
 
-def _older(message: dict[str, Any], ref: str) -> bool:
+def _mark(message: Mapping[str, Any]) -> _Mark:
+    millis = str(message.get("internalDate"))
+    return _Mark(
+        ref=_header_of(message, REF_HEADER),
+        message_id=_header_of(message, "Message-ID"),
+        millis=int(millis) if millis.isdecimal() else None,
+    )
+
+
+def _older(mark: _Mark, ref: str) -> bool:
     """Whether a message is older than the mail with this reference can be, by the time in its UUIDv7 (RFC 9562 5.7)."""
     made = UUID(hex=ref)
     millis = made.int >> 80
-    return made.version == 7 and int(message.get("internalDate", millis)) < millis - CLOCKS_APART_MILLIS
+    return made.version == 7 and mark.millis is not None and mark.millis < millis - CLOCKS_APART_MILLIS
 
 
-def _header_of(message: dict[str, Any], name: str) -> str | None:
+def _header_of(message: Mapping[str, Any], name: str) -> str | None:
     headers = objects_in(fields_of(message.get("payload")).get("headers"))
     return next((str(item.get("value")) for item in headers if str(item.get("name")).lower() == name.lower()), None)

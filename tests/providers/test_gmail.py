@@ -596,9 +596,55 @@ def test_a_search_ends_at_what_is_older_than_the_mail(
         message.internal_date -= 7_200_000
     send_one(adapter)
     gmail.calls.clear()
-    found = adapter.lookup(mail(ref=uuid7().hex))
+    other = open_adapter(gmail)  # which has sent none of them
+    found = other.lookup(mail(ref=uuid7().hex))
+    other.close()
     assert found.answer is Lookup.NOT_ACCEPTED
-    assert len([call for call in gmail.calls if "/messages/" in call.path]) == 2
+    assert len(reads(gmail)) == 2
+
+
+def test_a_search_reads_no_sent_mail_twice_and_its_own_not_at_all(gmail: GmailEmulator, adapter: Gmail) -> None:
+    emails = [mail() for _ in range(3)]
+    adapter.send(emails)
+    other = open_adapter(gmail)
+    gmail.calls.clear()
+    assert adapter.lookup(emails[0]).answer is Lookup.ACCEPTED
+    assert reads(gmail) == []
+    found = [other.lookup(email) for email in (*emails, mail())]
+    other.close()
+    assert [answer.answer for answer in found] == [Lookup.ACCEPTED] * 3 + [Lookup.NOT_ACCEPTED]
+    assert [answer.rfc_message_id for answer in found[:3]] == [message_ids(gmail)[email.ref] for email in emails]
+    assert len(reads(gmail)) == 3
+
+
+def reads(gmail: GmailEmulator) -> list[Call]:
+    """Calls that read one message."""
+    return [call for call in gmail.calls if call.method == "GET" and "/messages/" in call.path]
+
+
+def message_ids(gmail: GmailEmulator) -> dict[str | None, str | None]:
+    """Our reference of each mail -> its Message-ID."""
+    return {message.header("X-Postroad-Ref"): message.header("Message-ID") for message in gmail.messages.values()}
+
+
+@pytest.mark.parametrize("date", ["today", None, "-1"])
+def test_a_mail_of_an_unreadable_date_is_searched_all_the_same(
+    gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch, date: str | None
+) -> None:
+    email, answer = mail(ref=uuid7().hex), gmail.answer
+    adapter.send([email])
+    other = open_adapter(gmail)
+
+    def odd(call: Call) -> Reply:
+        reply = answer(call)
+        if "/messages/" in call.path:
+            reply.body["internalDate"] = date
+        return reply
+
+    monkeypatch.setattr(gmail, "answer", odd)
+    assert other.lookup(email).answer is Lookup.ACCEPTED
+    assert other.lookup(mail(ref=uuid7().hex)).answer is Lookup.NOT_ACCEPTED
+    other.close()
 
 
 @pytest.mark.parametrize("fault", [Fault.CLOSE, Fault.ERROR_500, Fault.THROTTLED])
