@@ -21,13 +21,13 @@ class Emulated:
     """A running emulator and the body for ``POST /v1/mailers`` of a mailer that sends through it."""
 
     mailer: dict[str, Any]
-    stop: Callable[[], None]
+    emulator: Emulator | SmtpEmulator
 
 
 def _over_http(provider: str, emulator: Emulator, credentials: dict[str, str], *, by_oauth: bool = False) -> Emulated:
     emulator.start()
     roots = {"base_url": emulator.url} | ({"auth_url": emulator.url} if by_oauth else {})
-    return Emulated(_mailer(provider, credentials) | roots, emulator.stop)
+    return Emulated(_mailer(provider, credentials) | roots, emulator)
 
 
 def _mailer(provider: str, credentials: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _sparkpost(port: int) -> Emulated:
 def _smtp(port: int) -> Emulated:
     emulator = SmtpEmulator(port=port).start()
     credentials = {"host": "127.0.0.1", "port": emulator.port, "security": "none"}
-    return Emulated(_mailer("smtp", credentials), emulator.stop)
+    return Emulated(_mailer("smtp", credentials), emulator)
 
 
 EMULATED: dict[str, Callable[[int], Emulated]] = {

@@ -1,5 +1,6 @@
 """`postroad emulate`."""
 
+import contextlib
 import json
 import signal
 import sys
@@ -16,32 +17,39 @@ ENDS = {signal.SIGINT, signal.SIGTERM}
 @click.command()
 @click.argument("provider", type=click.Choice((*PROVIDERS, "all")), default="all")
 @click.option("--port-base", type=click.IntRange(1, 65_000),
-              help="The first provider listens here, each other one port further. [default: free ports]")  # fmt: skip
+              help="The first provider listens here, each other one port further, what controls them last. "
+                   "[default: free ports]")  # fmt: skip
 def emulate(provider: str, port_base: int | None) -> None:
     """Run emulated providers on loopback until Ctrl-C.
 
-    Prints for each the body of a POST /v1/mailers whose mailer sends through it. Nothing leaves this machine.
+    Prints for each the body of a POST /v1/mailers whose mailer sends through it, and where faults, webhooks and the
+    books of all are to be had. Nothing leaves this machine.
     """
     from deploy.emulated import EMULATED, Emulated
+    from providers.emulators.control import Control
 
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    wanted = len(PROVIDERS) + 1
+    ports = [0] * wanted if port_base is None else range(port_base, port_base + wanted)
     running: dict[str, Emulated] = {}
-    try:
-        for offset, name in enumerate(PROVIDERS):
-            if provider in (name, "all"):
-                running[name] = EMULATED[name](0 if port_base is None else port_base + offset)
-        _print([one.mailer for one in running.values()])
+    with contextlib.ExitStack() as closing:
+        try:
+            for name, port in zip(PROVIDERS, ports[:-1], strict=True):
+                if provider in (name, "all"):
+                    running[name] = EMULATED[name](port)
+                    closing.callback(running[name].emulator.stop)
+            emulators = {name: one.emulator for name, one in running.items()}
+            control = closing.enter_context(Control(emulators, port=ports[-1]))
+        except OSError as error:
+            reason = f"{error.strerror}; take another --port-base, or none for free ports."
+            raise click.ClickException(reason) from error
+        _print([one.mailer for one in running.values()], control.url)
         signal.sigwait(ENDS)
-    except OSError as error:
-        raise click.ClickException(f"{error.strerror}; take another --port-base, or none for free ports.") from error
-    finally:
-        for one in running.values():
-            one.stop()
 
 
-def _print(mailers: Sequence[dict[str, Any]]) -> None:
+def _print(mailers: Sequence[dict[str, Any]], control: str) -> None:
     """One JSON object a line, so that a script can read them as they come; laid out for a terminal."""
     indent = 2 if sys.stdout.isatty() else None
     for mailer in mailers:
         click.echo(json.dumps(mailer, indent=indent))
-    click.echo("Listening on 127.0.0.1; Ctrl-C ends.", err=True)
+    click.echo(f"Faults, webhooks and books: {control}\nListening on 127.0.0.1; Ctrl-C ends.", err=True)

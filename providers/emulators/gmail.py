@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
-from typing import Any
+from typing import Any, ClassVar
 
 from providers.emulators.gmail_requests import ApiError, read_call
 from providers.emulators.google_oauth import GoogleOAuth
@@ -73,6 +73,12 @@ class Message:
 class GmailEmulator(Emulator):
     """Replaces the Message-ID of what it sends, as Gmail does, unless ``keep_message_id``."""
 
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **Emulator.KNOBS,
+        "keep_message_id": bool,
+        "oldest_history": int,
+    }
+
     def __init__(self, *, port: int = 0, seed: int = 0) -> None:
         super().__init__(port=port, seed=seed)
         self.address = "ann@demo.test"
@@ -91,6 +97,9 @@ class GmailEmulator(Emulator):
         self.drafts: dict[str, str] = {}
         """Draft id -> id of its message."""
         self._history = 1
+
+    def revoke(self) -> None:
+        self.oauth.revoke()
 
     def error(self, status: int) -> Reply:
         return _error(ApiError(status, f"emulated error {status}"))

@@ -35,6 +35,11 @@ class GoogleOAuth:
         """Makes all access tokens stale. The refresh token stays good."""
         self._tokens.clear()
 
+    def revoke(self) -> None:
+        """The user takes the grant back and gives another: neither kind of token given out so far is good."""
+        self.expire()
+        self.refresh_token = secrets.token_urlsafe(16)
+
     def answer(self, call: Call) -> Reply | None:
         match call.method, call.path:
             case "POST", "/token":

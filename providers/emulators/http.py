@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -93,6 +93,9 @@ class Hook:
 class Emulator(ABC):
     """Serves in threads between ``start`` and ``stop``, or as a context manager. Faults drawn from ``seed`` repeat."""
 
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"retry_after": str}
+    """Attributes that may be set from outside (`control`) -> what makes a value of what came as JSON."""
+
     def __init__(self, *, port: int = 0, seed: int = 0) -> None:
         self.calls: list[Call] = []
         self.ledger: Counter[str] = Counter()
@@ -118,6 +121,9 @@ class Emulator(ABC):
     def error(self, status: int) -> Reply:
         """The provider's own error object for 401, 429, 500, 503."""
 
+    def revoke(self) -> None:  # noqa: B027 -- some ask for none
+        """The credentials given out so far are good no longer; the emulator's attributes name new ones."""
+
     def start(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -138,10 +144,17 @@ class Emulator(ABC):
         with self.lock:
             self._script += [(method, path, fault) for fault in faults]
 
-    def fail_at_random(self, chances: Mapping[Fault, float], path: str | tuple[str, ...] = "") -> None:
-        """From now on each call whose path ends in ``path`` (or one of them) meets a fault with its probability."""
+    def fail_at_random(
+        self, chances: Mapping[Fault, float], path: str | tuple[str, ...] = "", *, seed: int | None = None
+    ) -> None:
+        """From now on each call whose path ends in ``path`` (or one of them) meets a fault with its probability.
+
+        seed: of these dice; without one they go on as they were thrown so far.
+        """
         with self.lock:
             self._chances = (path, chances)
+            if seed is not None:
+                self._random = random.Random(seed)  # noqa: S311
 
     def delivered_once(self, refs: Iterable[str]) -> bool:
         """Whether these mails were delivered exactly once each, and no others were."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from providers.emulators.http import Call, Emulator, Hook, Reply
 
@@ -66,6 +66,12 @@ class Mail:
 class MailgunEmulator(Emulator):
     """Delivers at once. Every mail owes the webhooks ``accepted`` and ``delivered`` for each recipient."""
 
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **Emulator.KNOBS,
+        "index_lag_seconds": float,
+        "rewrite_message_id": bool,
+    }
+
     def __init__(
         self, *, domain: str = "mg.demo.test", index_lag_seconds: float = 0.0, port: int = 0, seed: int = 0
     ) -> None:
@@ -96,6 +102,9 @@ class MailgunEmulator(Emulator):
             return Reply(200, {"body-mime": self.stored[call.path].decode(errors="surrogateescape")})
         route = routes.get((call.method, call.path))
         return route(call) if route else Reply(404, {"message": "Domain not found"})
+
+    def revoke(self) -> None:
+        self.api_key = secrets.token_hex(16)
 
     def store(self, mime: bytes) -> str:
         """A route keeps a mail that came in. Returns the URL at which it lies."""

@@ -11,8 +11,9 @@ import base64
 import re
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from providers.emulators.authorization_codes import AuthorizationCodes
 from providers.emulators.graph_inbox import GraphInbox, change_notice
@@ -57,6 +58,12 @@ class Mail:
 class Microsoft365Emulator(Emulator):
     """One mailbox. Sends at once; `sent_lag_seconds` is how long the sent copy stays invisible."""
 
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **Emulator.KNOBS,
+        "sent_lag_seconds": float,
+        "rewrite_message_id": bool,
+    }
+
     def __init__(self, *, sent_lag_seconds: float = 0.0, port: int = 0, seed: int = 0) -> None:
         super().__init__(port=port, seed=seed)
         self.client_id, self.client_secret = secrets.token_hex(8), secrets.token_hex(16)
@@ -87,9 +94,9 @@ class Microsoft365Emulator(Emulator):
         self.access_tokens.clear()
 
     def revoke(self) -> None:
-        """The grant is taken back: neither kind of token works."""
+        """The grant is taken back and another given: neither kind of token given out so far works."""
         self.access_tokens.clear()
-        self.refresh_tokens = [""]
+        self.refresh_tokens = [secrets.token_hex(16)]
 
     def notify(self, client_state: str, message_id: str = "") -> None:
         """A mail came in: a change notification is owed."""

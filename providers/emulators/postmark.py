@@ -2,12 +2,14 @@
 
 import base64
 import json
+import secrets
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import getaddresses
-from typing import Any
+from typing import Any, ClassVar
 
 from providers.emulators.http import Call, Emulator, Hook, Reply
 
@@ -37,12 +39,21 @@ class Mail:
 class PostmarkEmulator(Emulator):
     """Addresses in ``inactive`` are refused as suppressed; mail to ``hardbounce@...`` is taken and bounces."""
 
-    def __init__(self, *, port: int = 0, seed: int = 0, index_lag: float = 0.0) -> None:
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **Emulator.KNOBS,
+        "index_lag_seconds": float,
+        "inactive": set,
+        "unconfirmed": set,
+        "break_after": int,
+        "break_chance": float,
+    }
+
+    def __init__(self, *, port: int = 0, seed: int = 0, index_lag_seconds: float = 0.0) -> None:
         super().__init__(port=port, seed=seed)
         self.server_token = "server-token"  # noqa: S105
         self.hook_password = ""
         """Sent with every webhook as HTTP Basic user info, if not empty."""
-        self.index_lag = index_lag
+        self.index_lag_seconds = index_lag_seconds
         """Seconds until the search knows of a mail."""
         self.inactive: set[str] = set()
         self.unconfirmed: set[str] = set()
@@ -70,6 +81,9 @@ class PostmarkEmulator(Emulator):
             case "GET", "/server":
                 return Reply(200, {"ID": 1, "Name": "emulated", "DeliveryType": "Live"})
         return Reply(404, _error(404, "no such resource"))
+
+    def revoke(self) -> None:
+        self.server_token = secrets.token_hex(16)
 
     def report(self, record: str, mail: Mail, recipient: str = "", **more: Any) -> dict[str, Any]:
         """Owes a webhook about a mail; returns its body."""
@@ -141,7 +155,7 @@ class PostmarkEmulator(Emulator):
             fields=fields,
             recipients=active,
             at=datetime.now(UTC),
-            indexed=time.monotonic() + self.index_lag,
+            indexed=time.monotonic() + self.index_lag_seconds,
         )
         self.mails.append(mail)
         self.ledger[mail.ref] += 1

@@ -11,9 +11,9 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from providers.emulators.http import Call, Emulator, Hook, Reply
 
@@ -47,6 +47,14 @@ class Mail:
 class SparkPostEmulator(Emulator):
     """Delivers at once. Every recipient owes the webhooks ``injection`` and ``delivery``."""
 
+    KNOBS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **Emulator.KNOBS,
+        "index_lag_seconds": float,
+        "suppressed": set,
+        "domains": set,
+        "page_size": int,
+    }
+
     def __init__(self, *, index_lag_seconds: float = 0.0, port: int = 0, seed: int = 0) -> None:
         super().__init__(port=port, seed=seed)
         self.api_key = secrets.token_hex(20)
@@ -73,6 +81,9 @@ class SparkPostEmulator(Emulator):
 
     def error(self, status: int) -> Reply:
         return _refusal(status, *_ERRORS[status])
+
+    def revoke(self) -> None:
+        self.api_key = secrets.token_hex(20)
 
     def report(self, kind: str, mail: Mail, recipient: str | None = None, **particulars: Any) -> dict[str, Any]:
         """Something happened to a mail: indexed, and a webhook is owed. Returns the event."""

@@ -120,6 +120,9 @@ class HttpSide(Side):
     def storm(self) -> None:
         self.emulator.fail(*[Fault.THROTTLED] * STORM, path=self.paths[-1])
 
+    def revoke(self) -> None:
+        self.emulator.revoke()
+
     def met(self) -> Mapping[str, int]:
         return {fault.value: count for fault, count in self.emulator.met.items()}
 
@@ -145,7 +148,7 @@ class PostmarkSide(HttpSide):
     emulator: PostmarkEmulator
 
     def __init__(self, seed: int) -> None:
-        super().__init__(PostmarkEmulator(seed=seed, index_lag=INDEX_LAG_SECONDS))
+        super().__init__(PostmarkEmulator(seed=seed, index_lag_seconds=INDEX_LAG_SECONDS))
 
     def misbehave(self, seed: int) -> None:
         super().misbehave(seed)
@@ -153,9 +156,6 @@ class PostmarkSide(HttpSide):
 
     def credentials(self) -> dict[str, Any]:
         return {"server_token": self.emulator.server_token}
-
-    def revoke(self) -> None:
-        self.emulator.server_token = "another-token"
 
     def address(self, number: int) -> str:
         if number % 50:
@@ -178,9 +178,6 @@ class MailgunSide(HttpSide):
         mailgun = self.emulator
         return {"api_key": mailgun.api_key, "domain": mailgun.domain, "signing_key": mailgun.signing_key}
 
-    def revoke(self) -> None:
-        self.emulator.api_key = "another-key"
-
 
 class SparkPostSide(HttpSide):
     provider = "sparkpost"
@@ -194,9 +191,6 @@ class SparkPostSide(HttpSide):
 
     def credentials(self) -> dict[str, Any]:
         return {"api_key": self.emulator.api_key, "hook_secret": self.emulator.hook_secret}
-
-    def revoke(self) -> None:
-        self.emulator.api_key = "another-key"
 
     def address(self, number: int) -> str:
         if number % 50:
@@ -223,10 +217,6 @@ class GmailSide(HttpSide):
             "refresh_token": oauth.refresh_token,
         }
 
-    def revoke(self) -> None:
-        self.emulator.oauth.expire()
-        self.emulator.oauth.refresh_token += "-new"
-
 
 class Microsoft365Side(HttpSide):
     provider = "microsoft365"
@@ -240,10 +230,6 @@ class Microsoft365Side(HttpSide):
 
     def credentials(self) -> dict[str, Any]:
         return dict(self.emulator.credentials())
-
-    def revoke(self) -> None:
-        self.emulator.revoke()
-        self.emulator.refresh_tokens = ["new-refresh-token"]
 
 
 class SmtpSide(Side):
@@ -305,8 +291,7 @@ class GmailSmtpSide(SmtpSide):
         }
 
     def revoke(self) -> None:
-        self.google.oauth.expire()
-        self.google.oauth.refresh_token += "-new"
+        self.google.revoke()
         self.emulator.drop_connections()
 
     def stop(self) -> None:
@@ -329,7 +314,6 @@ class OutlookSmtpSide(SmtpSide):
 
     def revoke(self) -> None:
         self.microsoft.revoke()
-        self.microsoft.refresh_tokens = ["new-refresh-token"]
         self.emulator.drop_connections()
 
     def stop(self) -> None:

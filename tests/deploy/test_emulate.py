@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import requests
 
 from deploy.commands.emulate import PROVIDERS
 from deploy.emulated import EMULATED
@@ -22,17 +23,28 @@ from tests.providers.samples import mail
 
 @contextmanager
 def emulate(*arguments: str, count: int) -> Iterator[list[dict[str, Any]]]:
+    with running(*arguments) as process:
+        yield mailers(process, count)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Ended as Ctrl-C does. What it printed on stderr waits there to be read."""
     argv = [sys.executable, "-m", "deploy.cli", "emulate", *arguments]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield [json.loads(process.stdout.readline()) for _ in range(count)]
+            yield process
         finally:
             process.send_signal(signal.SIGINT)
             try:
                 assert process.wait(60) == 0
             finally:
                 process.kill()
+
+
+def mailers(process: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
+    assert process.stdout is not None
+    return [json.loads(process.stdout.readline()) for _ in range(count)]
 
 
 def send(mailer: dict[str, Any]) -> Outcome:
@@ -53,11 +65,24 @@ def send(mailer: dict[str, Any]) -> Outcome:
 
 
 def test_c30_every_mailer_that_is_printed_sends() -> None:
-    with emulate(count=len(PROVIDERS)) as mailers:
-        assert [mailer["provider"] for mailer in mailers] == list(PROVIDERS)
-        assert {mailer["provider"]: send(mailer).result for mailer in mailers} == dict.fromkeys(
+    with emulate(count=len(PROVIDERS)) as printed:
+        assert [mailer["provider"] for mailer in printed] == list(PROVIDERS)
+        assert {mailer["provider"]: send(mailer).result for mailer in printed} == dict.fromkeys(
             PROVIDERS, Result.ACCEPTED
         )
+
+
+def test_faults_are_asked_for_and_the_books_read_where_it_says() -> None:
+    with running("postmark") as process:
+        [mailer] = mailers(process, 1)
+        assert process.stderr is not None
+        control = process.stderr.readline().rpartition(" ")[2].strip()
+        asked = {"faults": ["accept-then-close"], "path": "/email/batch"}
+        assert requests.post(f"{control}/postmark/fail", json=asked, timeout=10).status_code == 200
+        assert [send(mailer).result for _ in range(2)] == [Result.UNCERTAIN, Result.ACCEPTED]
+        books = requests.get(f"{control}/postmark/ledger", timeout=10).json()
+    assert sorted(books["delivered"].values()) == [1, 1]
+    assert books["met"] == [{"fault": "accept-then-close", "times": 1}]
 
 
 def test_a_port_base_puts_each_provider_where_it_always_is() -> None:

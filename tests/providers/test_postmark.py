@@ -327,7 +327,7 @@ def test_lookup_resolves_what_was_accepted_before_a_504(postmark: PostmarkEmulat
 
 
 def test_the_search_lags_behind_and_settle_seconds_say_for_how_long() -> None:
-    with PostmarkEmulator(index_lag=0.2) as postmark:
+    with PostmarkEmulator(index_lag_seconds=0.2) as postmark:
         adapter, email = open_adapter(postmark), mail()
         adapter.send([email])
         assert adapter.lookup(email).answer is Lookup.NOT_ACCEPTED
