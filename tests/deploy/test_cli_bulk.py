@@ -101,7 +101,7 @@ def _people(folder: Path, count: int, *others: str) -> Path:
 
 
 def _campaign(stack: Stack, id_: str) -> dict[str, Any]:
-    answer = requests.get(f"{stack.json['api']}/v1/campaigns/{id_}", headers=stack.auth, timeout=10)
+    answer = requests.get(f"{stack.json['api']}/v1/campaigns/{id_}", headers=stack.auth, timeout=60)
     found: dict[str, Any] = answer.json()
     return found
 
@@ -220,7 +220,7 @@ class _LosesAnswers(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         names = ("Authorization", "Content-Type", "Idempotency-Key")
         headers = {name: self.headers[name] for name in names if self.headers[name]}
-        answer = requests.request(self.command, self.target + self.path, data=body, headers=headers, timeout=30)
+        answer = requests.request(self.command, self.target + self.path, data=body, headers=headers, timeout=60)
         if self.command == "POST" and type(self).lost < 2:
             type(self).lost += 1
             self.close_connection = True
@@ -267,16 +267,16 @@ def slow_mailer(stack: Stack) -> Iterator[str]:
         "credentials": {"host": host, "port": int(port), "security": "none"},
     }  # fmt: skip
     root = f"{stack.json['api']}/v1/mailers"
-    made = requests.post(root, json=body, headers=stack.auth, timeout=10).json()
+    made = requests.post(root, json=body, headers=stack.auth, timeout=60).json()
     yield made["id"]
-    requests.delete(f"{root}/{made['id']}", headers=stack.auth, timeout=10)
+    requests.delete(f"{root}/{made['id']}", headers=stack.auth, timeout=60)
 
 
 @pytest.mark.stack
 def test_ctrl_c_pauses_the_campaign_and_the_printed_line_goes_on(
     env: dict[str, str], folder: Path, stack: Stack, slow_mailer: str
 ) -> None:
-    _people(folder, 40)
+    _people(folder, 60)
     campaign = f"{folder.name} slow"
     words = ["bulk", "run", "people.csv", "--template", "t.html", "--subject", "For {{name}}", "--mailer", slow_mailer]
     command = [sys.executable, "-m", "deploy.cli", *words, "--campaign", campaign]
@@ -287,11 +287,11 @@ def test_ctrl_c_pauses_the_campaign_and_the_printed_line_goes_on(
     )  # fmt: skip
     wait_until(lambda: _campaign(stack, campaign).get("counts", {}).get("sent", 0) > 0, "the first mails are sent")
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     paused = _campaign(stack, campaign)
     assert paused["status"] == "paused"
-    assert 0 < paused["counts"]["sent"] < 40
+    assert 0 < paused["counts"]["sent"] < 60
     assert json.loads(out)["counts"]["sent"] == paused["counts"]["sent"]
     again = subprocess.run([*command, "--json"], cwd=folder, env={**os.environ, **env, "PYTHONPATH": str(root)},
                            capture_output=True, text=True, check=False)  # fmt: skip
@@ -302,7 +302,7 @@ def test_ctrl_c_pauses_the_campaign_and_the_printed_line_goes_on(
     assert code == 0, seen
     assert "/s" in seen
     assert "0:00:0" in seen
-    assert _campaign(stack, campaign)["counts"]["sent"] == _campaign(stack, campaign)["total"] == 40
+    assert _campaign(stack, campaign)["counts"]["sent"] == _campaign(stack, campaign)["total"] == 60
 
 
 @pytest.mark.stack
@@ -311,7 +311,7 @@ def test_mail_that_waits_for_a_person_is_told_and_not_waited_for(
 ) -> None:
     _people(folder, 3)
     campaign = f"{folder.name}-held"
-    requests.post(f"{stack.json['api']}/v1/mailers/{slow_mailer}/pause", headers=stack.auth, timeout=10)
+    requests.post(f"{stack.json['api']}/v1/mailers/{slow_mailer}/pause", headers=stack.auth, timeout=60)
 
     def hold() -> None:
         wait_until(lambda: _campaign(stack, campaign).get("total") == 3, "the mail is taken")

@@ -13,7 +13,7 @@ import pytest
 import requests
 from standardwebhooks.webhooks import Webhook
 
-from tests.conftest import Stack
+from tests.conftest import Stack, wait_until
 from tests.deploy.shell import run, run_on_terminal
 from tests.worker.receiver import Receiver, receiving, status
 from worker.signature import new_secret
@@ -41,10 +41,15 @@ def _send(env: dict[str, str]) -> Any:
     return run(arguments, env, "Hello").json
 
 
+def _at_rest(env: dict[str, str]) -> bool:
+    queues = run(["queue"], env).json["queues"]
+    return all(queue["ready"] == queue["in_flight"] == 0 for queue in queues.values())
+
+
 def _two_events(env: dict[str, str]) -> str:
     """The cursor behind which two mails' events are."""
     after = str(requests.get(f"{env['POSTROAD_URL']}/v1/events", {"after": "latest"}, headers={
-        "Authorization": f"Bearer {env['POSTROAD_API_KEY']}"}, timeout=10).json()["next_cursor"])  # fmt: skip
+        "Authorization": f"Bearer {env['POSTROAD_API_KEY']}"}, timeout=60).json()["next_cursor"])  # fmt: skip
     _send(env)
     _send(env)
     return after
@@ -67,10 +72,11 @@ def test_events_are_printed_and_posted_with_a_signature_that_the_public_library_
 
 
 def test_it_begins_with_what_comes_next_and_shows_only_the_events_asked_for(env: dict[str, str]) -> None:
+    wait_until(lambda: _at_rest(env), "nothing is to be told of mails sent before")
     command = [sys.executable, "-m", "deploy.cli", "webhook", "listen", "--event", "MAIL_DELIVERED", "--count", "1"]
     with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE) as listening:
         mails: list[str] = []
-        while listening.poll() is None and len(mails) < 20:
+        while listening.poll() is None and len(mails) < 60:
             mails.append(_send(env)["ref_id"])
             with suppress(subprocess.TimeoutExpired):
                 listening.wait(1)

@@ -58,7 +58,7 @@ def _environment(stack: Stack) -> dict[str, str]:
 def _run(argv: Sequence[str], home: Path, environment: dict[str, str]) -> str:
     own = f"{Path(sys.executable).parent}:{environment['PATH']}"  # where the `postroad` of these tests is
     environment = environment | {"PATH": own}
-    done = subprocess.run(argv, cwd=home, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -103,7 +103,7 @@ def test_what_the_readme_stores_from_python_is_sent(stack: Stack, home: Path) ->
 
 
 def _submission(stack: Stack, ref_id: str) -> dict[str, Any]:
-    answer = requests.get(f"{stack.json['api']}/v1/submissions/{ref_id}", headers=stack.auth, timeout=10)
+    answer = requests.get(f"{stack.json['api']}/v1/submissions/{ref_id}", headers=stack.auth, timeout=60)
     shown: dict[str, Any] = answer.json()
     return shown
 
@@ -119,6 +119,6 @@ def _submission(stack: Stack, ref_id: str) -> dict[str, Any]:
 def test_a_request_that_waits_is_answered_when_the_mail_is_out_and_not_when_its_time_is_up(
     body: dict[str, str], stack: Stack
 ) -> None:
-    answer = requests.post(f"{stack.json['api']}/v1/email/send", json=body, headers=stack.auth, timeout=30)
+    answer = requests.post(f"{stack.json['api']}/v1/email/send", json=body, headers=stack.auth, timeout=60)
     assert answer.json()["status"] == "sent"
     assert answer.elapsed.total_seconds() < WAIT_SECONDS / 2

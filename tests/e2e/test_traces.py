@@ -35,7 +35,7 @@ def traced(scratch: Path, collector: Collector) -> Iterator[Stack]:
 def _send(stack: Stack, traceparent: str, to: str) -> None:
     body = {"to": to, "subject": "Traced", "body_text": "From here to there."}
     headers = {**stack.auth, "traceparent": traceparent}
-    answer = requests.post(f"{stack.json['api']}/v1/email/send", json=body, headers=headers, timeout=30)
+    answer = requests.post(f"{stack.json['api']}/v1/email/send", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
 
 
@@ -44,7 +44,7 @@ def test_one_trace_leads_from_the_request_to_the_webhook(traced: Stack, collecto
     trace_id, caller = secrets.token_hex(16), secrets.token_hex(8)
     with receiving() as receiver:
         hook = {"url": receiver.url, "events": ["*"]}
-        requests.post(f"{traced.json['api']}/v1/webhook-endpoints", json=hook, headers=traced.auth, timeout=10)
+        requests.post(f"{traced.json['api']}/v1/webhook-endpoints", json=hook, headers=traced.auth, timeout=60)
         _send(traced, f"00-{trace_id}-{caller}-01", "grace@example.com")
         wait_until(lambda: {span.name for span in collector.trace(trace_id)} >= STEPS, "every step is in the trace")
         (call,) = receiver.calls

@@ -41,6 +41,7 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{CHROMIUM} is missing; the browser tests must run here")
         pytest.skip(f"{CHROMIUM} is missing; install chromium to run the browser tests")
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser
@@ -107,16 +108,16 @@ def _send(stack: Stack, to: str, subject: str = "Offer", **more: Any) -> str:
             {"type": "text/html", "value": "<p>Good <b>day</b></p><script>alert(1)</script><img src='https://t.test/x.png'>"},
         ],
     }  # fmt: skip
-    answer = requests.post(f"{content['api']}/v1/email/send", json=body | more, headers=stack.auth, timeout=10)
+    answer = requests.post(f"{content['api']}/v1/email/send", json=body | more, headers=stack.auth, timeout=60)
     assert answer.status_code == 202, answer.text
     listed = requests.get(
-        f"{content['api']}/v1/messages", params={"ref_id": answer.json()["ref_id"]}, headers=stack.auth, timeout=10
+        f"{content['api']}/v1/messages", params={"ref_id": answer.json()["ref_id"]}, headers=stack.auth, timeout=60
     )
     return str(listed.json()["data"][0]["id"])
 
 
 def _state(stack: Stack, message_id: str) -> str:
-    answer = requests.get(f"{stack.json['api']}/v1/messages/{message_id}", headers=stack.auth, timeout=10)
+    answer = requests.get(f"{stack.json['api']}/v1/messages/{message_id}", headers=stack.auth, timeout=60)
     return str(answer.json()["state"])
 
 
@@ -125,7 +126,7 @@ def _later() -> str:
 
 
 def _depths(stack: Stack) -> dict[str, Any]:
-    queues: dict[str, Any] = requests.get(f"{stack.json['api']}/v1/ops/queues", headers=stack.auth, timeout=10).json()[
+    queues: dict[str, Any] = requests.get(f"{stack.json['api']}/v1/ops/queues", headers=stack.auth, timeout=60).json()[
         "queues"
     ]
     return queues
@@ -146,7 +147,7 @@ def test_the_cards_show_what_the_api_says(desk: Watched, stack: Stack) -> None:
     def true() -> dict[str, list[int]]:
         return {queue: [depth[name] for name in FIGURES] for queue, depth in _depths(stack).items()}
 
-    wait_until(lambda: shown() == true(), f"the cards {shown()} show what the API says, {true()}", 15)
+    wait_until(lambda: shown() == true(), f"the cards {shown()} show what the API says, {true()}")
     assert true()["send.normal"][1] >= 1
     desk.is_clean()
 
@@ -161,7 +162,6 @@ def test_the_figures_live_without_moving_anything(desk: Watched, stack: Stack) -
     wait_until(
         lambda: scheduled.inner_text() == count(_depths(stack)["send.normal"]["scheduled"]),
         "the card shows the new mail",
-        15,
     )
     page.wait_for_timeout(5500)  # longer than charts and the list of matters wait for their turn
     assert page.evaluate(places) == at_first
@@ -171,7 +171,7 @@ def test_the_figures_live_without_moving_anything(desk: Watched, stack: Stack) -
 def test_without_a_stream_the_page_asks(watched: Watched, stack: Stack) -> None:
     watched.page.route("**/ops/live", lambda route: route.fulfill(status=204))
     page = watched.log_in(stack.json["api_key"])
-    expect(page.locator("#pulse:not(.wait)")).to_have_text("live", timeout=10_000)
+    expect(page.locator("#pulse:not(.wait)")).to_have_text("live", timeout=60_000)
     watched.is_clean()
 
 

@@ -37,7 +37,7 @@ def chatty(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
 
 def traffic(stack: Stack) -> None:
     """Mail that goes, mail that does not, and requests that are refused, with something planted in each."""
-    with httpx2.Client(base_url=stack.json["api"], headers=stack.auth, timeout=20) as client:
+    with httpx2.Client(base_url=stack.json["api"], headers=stack.auth, timeout=60) as client:
         to = f"{PLANTED['recipient']}@example.com"
         link = f"https://example.com/{PLANTED['url']}"
         mail: dict[str, Any] = {
