@@ -175,8 +175,8 @@ class Front:
             await resource_error(Request(scope), _too_large(limit))(scope, receive, send_with_id)
 
 
-class _TooLarge(Exception):
-    """A body without a length went over the limit."""
+class _TooLarge(BaseException):
+    """A body without a length went over the limit. Not an Exception: of these FastAPI makes a 400 while it reads."""
 
 
 def _refusal(headers: Mapping[bytes, str], limit: int) -> ApiError | None:
