@@ -111,9 +111,9 @@ def test_replaying_one_delivery_leaves_its_id_and_history_and_gives_it_all_its_t
     assert (replayed.id, replayed.tries, replayed.attempts) == (dead.id, 0, [{"status": 500}])
     assert is_due(replayed)
     assert untouched.state == "delivered"
-    assert session.scalars(select(AuditEntry.action).where(AuditEntry.target == made["id"])).all()[-1] == (
-        "webhook_endpoint.replayed"
-    )
+    assert session.scalars(
+        select(AuditEntry.action).where(AuditEntry.target == made["id"]).order_by(AuditEntry.id)
+    ).all()[-1] == ("webhook_endpoint.replayed")
 
 
 def test_a_range_since_a_time_or_a_state_is_replayed_and_nothing_else(

@@ -59,6 +59,7 @@ def port(directory: Path) -> Iterator[int]:
     loop.call_soon_threadsafe(server.close)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(60)
+    loop.run_until_complete(asyncio.sleep(0.02))  # connections whose client has gone are closed
     loop.close()
     writer.close()
 
