@@ -16,7 +16,7 @@ A bug may raise.
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -55,6 +55,19 @@ class Outcome:
     provider_thread_id: str | None = None
     recipients: Mapping[str, "Outcome"] = field(default_factory=dict)
     """Recipients that fared differently from ``result``. With ACCEPTED: those refused or still to be sent."""
+
+
+def harmless(outcome: Outcome) -> Outcome:
+    """Of a step that sends nothing: doubtful is worth another attempt."""
+    return replace(outcome, result=Result.TRANSIENT) if outcome.result is Result.UNCERTAIN else outcome
+
+
+class Failed(Exception):
+    """Something that mails depend on did not work; ``outcome`` is what that means for each of them."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.detail)
+        self.outcome = outcome
 
 
 class Form(enum.Enum):
@@ -120,6 +133,20 @@ class OutboundEmail:
     smtputf8: bool = False
     """An address or header cannot be written without SMTPUTF8 (RFC 6531)."""
     ip_pool: str = ""
+
+    def named(self) -> tuple[Fields, tuple[tuple[Mailbox, ...], ...]]:
+        """The fields, and their To, Cc and Bcc without those already served; whom none of them names is blind.
+
+        For a provider that sends to whom these name. Raises ValueError for a mail without fields.
+        """
+        if self.fields is None:
+            raise ValueError("the mail was not composed as fields")
+        wanted = {address.casefold(): address for address in self.recipients}
+        to, cc, bcc = (
+            tuple(box for box in group if wanted.pop(box.email.casefold(), None) is not None)
+            for group in (self.fields.to, self.fields.cc, self.fields.bcc)
+        )
+        return self.fields, (to, cc, (*bcc, *(Mailbox(email=address) for address in wanted.values())))
 
 
 class NotKept(Exception):
@@ -219,7 +246,9 @@ class Provider(ABC):
     group: ClassVar[int] = 16
     """Mails put on the wire together on one connection, and so the most that a crash leaves uncertain on it."""
     parallel: ClassVar[bool] = False
-    """``send`` itself spreads a list over `Account.connections` connections."""
+    """``send`` itself spreads a list over `connections` connections."""
+    max_connections: ClassVar[int | None] = None
+    """What the provider allows at once, where it says so."""
     confirms_delivery: ClassVar[bool] = False
     """The provider reports delivery later; otherwise acceptance is the best news there is."""
     wants_signature: ClassVar[bool] = False
@@ -238,6 +267,10 @@ class Provider(ABC):
 
     def __init__(self, account: Account) -> None:
         self.account = account
+
+    @property
+    def connections(self) -> int:
+        return max(1, min(self.account.connections, self.max_connections or self.account.connections))
 
     @abstractmethod
     def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:

@@ -13,14 +13,10 @@ the envelope sender is always the mailbox's.
 """
 
 import contextlib
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
-from uuid import UUID
 
 from providers.base import (
     Account,
@@ -30,54 +26,27 @@ from providers.base import (
     LookupAnswer,
     OutboundEmail,
     Outcome,
-    Provider,
     ProviderEvent,
     Result,
 )
 from providers.credentials import OAUTH, Credential, Credentials, Kind
+from providers.gmail_aliases import Alias, aliases
 from providers.gmail_inbox import GmailInbox
 from providers.gmail_push import PushGate
-from providers.gmail_recipients import REF_HEADER, addressed
-from providers.gmail_service import CallFailed, GmailService
-from providers.http import fields_of, objects_in
+from providers.gmail_recipients import addressed
+from providers.gmail_search import Search
+from providers.gmail_service import CallFailed, GmailService, id_of
+from providers.mail_by_mail import MailByMail
 
-SEARCH_DEPTH = 200
-"""How many of the newest sent mails and drafts a search reads at most."""
-SEARCH_SECONDS = 30.0
-READ_ONCE = 2 * SEARCH_DEPTH
-"""Sent messages whose headers are remembered."""
-CLOCKS_APART_MILLIS = 3_600_000
 _DRAFT_SCOPES = {
     "https://mail.google.com/",
     *(f"https://www.googleapis.com/auth/gmail.{s}" for s in ("compose", "modify")),
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alias:
-    """An address the mailbox may send as."""
-
-    email: str
-    name: str | None
-    reply_to: str | None
-    is_primary: bool
-    is_default: bool
-    usable: bool
-    """Verified. Gmail quietly replaces a From that is not usable by the primary address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mark:
-    """What a message is known by. That of a sent message never changes, and is read once."""
-
-    ref: str | None
-    message_id: str | None
-    millis: int | None
-    """Since 1970."""
-
-
-class Gmail(Provider):
+class Gmail(MailByMail):
     name: ClassVar[str] = "gmail"
+    title: ClassVar[str] = "Gmail"
     credentials: ClassVar[Credentials] = {
         **OAUTH,
         "scope": Credential(Kind.LINE),
@@ -87,7 +56,6 @@ class Gmail(Provider):
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 20
     group: ClassVar[int] = 4
-    parallel: ClassVar[bool] = True
     default_caps: ClassVar[Mapping[str, int]] = {"per_minute": 150, "per_day": 500}
     """The quota of the API, and what a consumer account may send in a day; Workspace allows 2 000."""
     max_bytes: ClassVar[int] = 36_700_160
@@ -98,31 +66,19 @@ class Gmail(Provider):
     def __init__(self, account: Account) -> None:
         super().__init__(account)
         self._service = GmailService(account)
+        self._search = Search(self._service)
         self._gate = PushGate(account)
         self._doubtful: deque[str] = deque(maxlen=1000)
         """References of mails whose draft was asked for without an answer: it may exist under an id we never saw."""
         self._readable = True
         scopes = set(str(account.credentials.get("scope") or "").split())
         self._drafting = not scopes or not scopes.isdisjoint(_DRAFT_SCOPES)
-        self._mark = lru_cache(maxsize=READ_ONCE)(self._read_mark)
-        self._pool = ThreadPoolExecutor(max(account.connections, 1), thread_name_prefix="gmail")
 
-    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
-        if len(emails) == 1:
-            return [self._send(emails[0])]
-        return list(self._pool.map(self._send, emails))
-
-    def _send(self, email: OutboundEmail) -> Outcome:
-        refusal = _refusal(email)
-        if refusal:
-            return Outcome(result=Result.PERMANENT, detail=refusal)
-        try:
-            sent = self._send_draft(email) if self._drafting else None
-            if sent is None:
-                sent = self._send_directly(email)
-            message_id = _id(sent)
-        except CallFailed as error:
-            return error.outcome
+    def send_one(self, email: OutboundEmail) -> Outcome:
+        sent = self._send_draft(email) if self._drafting else None
+        if sent is None:
+            sent = self._send_directly(email)
+        message_id = id_of(sent)
         return Outcome(
             result=Result.ACCEPTED,
             provider_message_id=message_id,
@@ -150,7 +106,7 @@ class Gmail(Provider):
     def _send_anew(self, email: OutboundEmail) -> dict[str, Any] | None:
         """The draft of an earlier attempt is gone: sent after all, or deleted and still to be sent by decision."""
         try:
-            sent, _ = self._find_sent(email.ref)
+            sent, _ = self._search.sent(email.ref)
         except CallFailed as error:
             if not error.scope:
                 raise _not_found_out(error) from error
@@ -164,7 +120,7 @@ class Gmail(Provider):
             drafts.create, addressed(email), email.provider_thread_id, lambda message: {"message": message}
         )
         try:
-            return _id(self._service.call(request))
+            return id_of(self._service.call(request))
         except CallFailed as error:
             if error.outcome.result is Result.UNCERTAIN:
                 self._doubtful.append(email.ref)
@@ -175,7 +131,7 @@ class Gmail(Provider):
         if ref not in self._doubtful:
             return None
         try:
-            draft_id = self._find_draft(ref)
+            draft_id = self._search.draft(ref)
         except CallFailed as error:
             raise _not_found_out(error) from error
         with contextlib.suppress(ValueError):  # so many others since that it was dropped
@@ -207,32 +163,28 @@ class Gmail(Provider):
         if not self._readable:
             return None
         try:
-            return self._mark(message_id).message_id
+            return self._search.mark(message_id).message_id
         except CallFailed as error:
             self._readable = not error.scope
             return None
 
-    def _read_mark(self, message_id: str) -> _Mark:
-        wanted = {"format": "metadata", "metadataHeaders": [REF_HEADER, "Message-ID"]}
-        return _mark(self._service.call(self._service.users.messages().get(userId="me", id=message_id, **wanted)))
-
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
         draft_id = email.draft_id
         try:
-            if draft_id and self._draft(draft_id, "minimal") is not None:
+            if draft_id and self._search.draft_message(draft_id, "minimal") is not None:
                 return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="still a draft", provider_message_id=draft_id)
-            sent, complete = self._find_sent(email.ref)
+            sent, complete = self._search.sent(email.ref)
             if sent:
                 return LookupAnswer(
                     answer=Lookup.ACCEPTED,
                     detail="found among the sent mails",
-                    provider_message_id=_id(sent),
+                    provider_message_id=id_of(sent),
                     provider_thread_id=sent.get("threadId"),
-                    rfc_message_id=self._real_message_id(_id(sent)),
+                    rfc_message_id=self._real_message_id(id_of(sent)),
                 )
             if draft_id:
                 return LookupAnswer(answer=Lookup.CANNOT_TELL, detail="neither a draft nor among the sent mails")
-            draft_id = self._find_draft(email.ref)
+            draft_id = self._search.draft(email.ref)
         except CallFailed as error:
             answer = Lookup.CANNOT_TELL if error.scope else Lookup.UNANSWERED
             return LookupAnswer(answer=answer, detail=str(error))
@@ -241,56 +193,9 @@ class Gmail(Provider):
         answer = Lookup.NOT_ACCEPTED if complete else Lookup.CANNOT_TELL
         return LookupAnswer(answer=answer, detail="not among the newest sent mails and drafts")
 
-    def _draft(self, draft_id: str, form: str) -> dict[str, Any] | None:
-        """The message of a draft; None if there is no such draft."""
-        request = self._service.users.drafts().get(userId="me", id=draft_id, format=form)
-        try:
-            message = dict(fields_of(self._service.call(request).get("message")))
-        except CallFailed as error:
-            if error.status == 404:
-                return None
-            raise
-        return message
-
-    def _find_sent(self, ref: str) -> tuple[dict[str, Any] | None, bool]:
-        """The sent message with this reference, and whether all that could be it were read."""
-        messages = self._service.users.messages()
-        page = self._service.call(messages.list(userId="me", labelIds=["SENT"], maxResults=SEARCH_DEPTH))
-        for item in _in_time(objects_in(page.get("messages"))):
-            mark = self._mark(str(item.get("id")))
-            if mark.ref == ref:
-                return item, True
-            if _older(mark, ref):
-                return None, True
-        return None, not page.get("nextPageToken")
-
-    def _find_draft(self, ref: str) -> str | None:
-        page = self._service.call(self._service.users.drafts().list(userId="me", maxResults=SEARCH_DEPTH))
-        for item in _in_time(objects_in(page.get("drafts"))):
-            message = self._draft(str(item.get("id")), "metadata")
-            if message is None:  # sent or deleted since it was listed
-                continue
-            mark = _mark(message)
-            if mark.ref == ref:
-                return str(item["id"])
-            if _older(mark, ref):
-                return None
-        return None
-
     def aliases(self) -> list[Alias]:
         """The addresses this mailbox may send as. Raises CallFailed, for one where the scopes do not allow to ask."""
-        found = self._service.call(self._service.users.settings().sendAs().list(userId="me"))
-        return [
-            Alias(
-                email=item["sendAsEmail"],
-                name=item.get("displayName") or None,
-                reply_to=item.get("replyToAddress") or None,
-                is_primary=bool(item.get("isPrimary")),
-                is_default=bool(item.get("isDefault")),
-                usable=bool(item.get("isPrimary")) or item.get("verificationStatus") == "accepted",
-            )
-            for item in objects_in(found.get("sendAs"))
-        ]
+        return aliases(self._service)
 
     def check(self) -> Outcome:
         try:
@@ -308,20 +213,9 @@ class Gmail(Provider):
         return self._gate.notices(request)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        super().close()
         self._service.close()
         self._gate.close()
-
-
-def _refusal(email: OutboundEmail) -> str | None:
-    """What Gmail cannot carry."""
-    if email.mime is None:
-        return "gmail needs the mail as MIME"
-    if email.ip_pool:
-        return "gmail has no IP pools; leave ip_pool out"
-    if len(email.mime) > Gmail.max_bytes:
-        return f"gmail takes mails of up to {Gmail.max_bytes} bytes"
-    return None
 
 
 def _harmless(error: CallFailed) -> CallFailed:
@@ -338,42 +232,5 @@ def _not_found_out(error: CallFailed) -> CallFailed:
     return CallFailed(_but(error.outcome, Result.TRANSIENT, "could not search, nothing sent"))
 
 
-def _id(resource: dict[str, Any]) -> str:
-    """The id of what was just made. Raises CallFailed for an answer that names none."""
-    if not resource.get("id"):
-        raise CallFailed(Outcome(result=Result.UNCERTAIN, detail="the answer names no id"))
-    return str(resource["id"])
-
-
 def _but(outcome: Outcome, result: Result, why: str) -> Outcome:
     return Outcome(result=result, detail=f"{why}: {outcome.detail}"[:500], code=outcome.code)
-
-
-def _in_time(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The items, as long as there is time to read them. Raises CallFailed when it is up."""
-    end = time.monotonic() + SEARCH_SECONDS
-    for item in items:
-        if time.monotonic() > end:
-            raise CallFailed(Outcome(result=Result.TRANSIENT, detail="the search took too long"))
-        yield item
-
-
-def _mark(message: Mapping[str, Any]) -> _Mark:
-    millis = str(message.get("internalDate"))
-    return _Mark(
-        ref=_header_of(message, REF_HEADER),
-        message_id=_header_of(message, "Message-ID"),
-        millis=int(millis) if millis.isdecimal() else None,
-    )
-
-
-def _older(mark: _Mark, ref: str) -> bool:
-    """Whether a message is older than the mail with this reference can be, by the time in its UUIDv7 (RFC 9562 5.7)."""
-    made = UUID(hex=ref)
-    millis = made.int >> 80
-    return made.version == 7 and mark.millis is not None and mark.millis < millis - CLOCKS_APART_MILLIS
-
-
-def _header_of(message: Mapping[str, Any], name: str) -> str | None:
-    headers = objects_in(fields_of(message.get("payload")).get("headers"))
-    return next((str(item.get("value")) for item in headers if str(item.get("name")).lower() == name.lower()), None)

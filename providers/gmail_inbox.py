@@ -7,14 +7,12 @@ lives for seven days at most.
 import base64
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from providers.base import Outcome, Result
 from providers.gmail_service import CallFailed, GmailService
-from providers.inbox import LARGEST_FETCH, Fetched, Inbox, News, ReadFailed, Watch
+from providers.inbox import LARGEST_FETCH, Fetched, Inbox, News, Watch, reading
 
 PAGE = 200
 PAGES = 5
@@ -34,18 +32,18 @@ class GmailInbox(Inbox):
         if watch.topic is None:
             return super().watch(watch)
         body = {"topicName": watch.topic, "labelIds": ["INBOX"], "labelFilterBehavior": "include"}
-        with _reading():
+        with reading("Gmail"):
             answer = self._service.call(self._service.users.watch(userId="me", body=body))
             expires_at = datetime.fromtimestamp(int(answer["expiration"]) / 1000, UTC)
         return replace(watch, subscription=watch.topic, expires_at=expires_at)
 
     def unwatch(self, watch: Watch) -> None:
         if watch.subscription is not None:
-            with _reading():
+            with reading("Gmail"):
                 self._service.call(self._service.users.stop(userId="me"))
 
     def news(self, cursor: str | None) -> News:
-        with _reading():
+        with reading("Gmail"):
             if not cursor:
                 return News(cursor=self._now())
             history_id, _, since = cursor.partition(" ")
@@ -85,7 +83,7 @@ class GmailInbox(Inbox):
             asked["pageToken"] = page["nextPageToken"]
 
     def fetch(self, locator: str) -> Fetched | None:
-        with _reading():
+        with reading("Gmail"):
             try:
                 request = self._service.users.messages().get(userId="me", id=locator, format="raw")
                 message = self._service.call(request, max_bytes=LARGEST_FETCH)
@@ -94,19 +92,6 @@ class GmailInbox(Inbox):
                     return None
                 raise
             return Fetched(raw=base64.urlsafe_b64decode(message["raw"]), provider_thread_id=message.get("threadId"))
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Turns every failure into ReadFailed. What is uncertain may simply be asked again."""
-    try:
-        yield
-    except CallFailed as error:
-        unsure = error.outcome.result is Result.UNCERTAIN
-        raise ReadFailed(replace(error.outcome, result=Result.TRANSIENT) if unsure else error.outcome) from error
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        detail = f"the answer is not Gmail's: {type(error).__name__}"
-        raise ReadFailed(Outcome(result=Result.TRANSIENT, detail=detail)) from error
 
 
 def _added(entry: dict[str, Any]) -> Iterator[str]:

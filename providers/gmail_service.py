@@ -19,8 +19,18 @@ from googleapiclient import discovery
 from googleapiclient.errors import Error, HttpError
 from googleapiclient.http import HttpRequest
 
-from providers.base import Account, Outcome, Result
-from providers.http import MAX_ANSWER_BYTES, Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
+from providers.base import Account, Failed, Outcome, Result
+from providers.http import (
+    MAX_ANSWER_BYTES,
+    Api,
+    NoAnswer,
+    NotSent,
+    Timeout,
+    fields_of,
+    meaning,
+    objects_in,
+    retry_after,
+)
 from providers.oauth import AccessTokens
 from providers.tokens import TokenError
 
@@ -48,10 +58,6 @@ _REASONS: dict[str, Result] = {
 }
 """``reason`` of an error -> result, with a status below 500."""
 _STATUSES: dict[int, Result] = {
-    301: Result.CREDENTIALS,  # not Gmail's API
-    302: Result.CREDENTIALS,
-    307: Result.CREDENTIALS,
-    308: Result.CREDENTIALS,
     400: Result.PERMANENT,
     401: Result.CREDENTIALS,
     403: Result.CREDENTIALS,
@@ -76,12 +82,11 @@ _LIBRARY_FAULTS = (
 """The last five are how the library meets an answer that is no JSON, or JSON of another shape."""
 
 
-class CallFailed(Exception):
-    """No result. Carries what it means for a mail, and whether it is the scopes that are missing."""
+class CallFailed(Failed):
+    """No result. ``status`` is that of the answer, 0 without one; ``scope``: the scopes do not allow it."""
 
     def __init__(self, outcome: Outcome, *, status: int = 0, scope: bool = False) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
+        super().__init__(outcome)
         self.status = status
         self.scope = scope
 
@@ -145,7 +150,7 @@ class GmailService:
         try:
             result = request.execute(http=_SingleShot(self.api, token, max_bytes))
         except (NotSent, NoAnswer) as error:
-            raise CallFailed(outcome_of(error)) from error
+            raise CallFailed(error.outcome) from error
         except HttpError as error:
             raise _failure(error) from error
         except _LIBRARY_FAULTS as error:
@@ -191,6 +196,13 @@ class GmailService:
         self.tokens.close()
 
 
+def id_of(resource: Mapping[str, Any]) -> str:
+    """The id of what was just made. Raises CallFailed for an answer that names none."""
+    if not resource.get("id"):
+        raise CallFailed(_strange("the answer names no id"))
+    return str(resource["id"])
+
+
 def _strange(detail: str) -> Outcome:
     return Outcome(result=Result.UNCERTAIN, detail=detail)
 
@@ -199,7 +211,7 @@ def _failure(error: HttpError) -> CallFailed:
     status = int(getattr(error.resp, "status", 0))  # a BatchError may have no answer behind it
     body = _error_object(error.content or b"")
     reasons = _reasons(body)
-    result = _STATUSES.get(status, Result.UNCERTAIN)
+    result = meaning(status, _STATUSES, own=bool(body))
     if status < 500:
         result = next((_REASONS[reason] for reason in reasons if reason in _REASONS), result)
     text = str(body.get("message") or f"HTTP {status} without an error object")
@@ -212,19 +224,17 @@ def _failure(error: HttpError) -> CallFailed:
     return CallFailed(outcome, status=status, scope=not _SCOPE_REASONS.isdisjoint(reasons))
 
 
-def _error_object(content: bytes) -> dict[str, Any]:
+def _error_object(content: bytes) -> Mapping[str, Any]:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    found = body.get("error") if isinstance(body, dict) else None
-    return found if isinstance(found, dict) else {}
+    return fields_of(fields_of(body).get("error"))
 
 
 def _reasons(error: Mapping[str, Any]) -> list[str]:
     """The machine-readable reasons, of the older ``errors`` and the newer ``details``."""
-    lists = (error.get(name) for name in ("errors", "details"))
-    items = [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
+    items = [*objects_in(error.get("errors")), *objects_in(error.get("details"))]
     return [str(item["reason"]) for item in items if item.get("reason")]
 
 

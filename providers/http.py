@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from providers.base import Account, Outcome, Result
+from providers.base import Account, Failed, Outcome, Result
 from providers.guard import Guard, HostNotFound, HostRefused
 from providers.http_connection import Exchange, GuardedAdapter, current
 
@@ -43,23 +43,18 @@ class Timeout:
     total: float = 50.0
 
 
-class NotSent(Exception):
-    """Not one byte of the request was written: it is safe to repeat, if repeating can help (``result``)."""
+class NotSent(Failed):
+    """Not one byte of the request was written: it is safe to repeat, if repeating can help."""
 
     def __init__(self, detail: str, result: Result = Result.TRANSIENT) -> None:
-        super().__init__(detail)
-        self.result = result
+        super().__init__(Outcome(result=result, detail=detail[:500]))
 
 
-class NoAnswer(Exception):
+class NoAnswer(Failed):
     """The request was written, at least in part, and no whole answer came. What became of it is not known."""
 
-    result = Result.UNCERTAIN
-
-
-def outcome_of(error: NotSent | NoAnswer) -> Outcome:
-    """What a failed call means for the mail it carried."""
-    return Outcome(result=error.result, detail=str(error)[:500])
+    def __init__(self, detail: str) -> None:
+        super().__init__(Outcome(result=Result.UNCERTAIN, detail=detail[:500]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,18 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         return retry_after(self.headers)
+
+
+def meaning(status: int, statuses: Mapping[int, Result], *, own: bool) -> Result:
+    """What a status other than success says of the mail that was sent.
+
+    own: the answer has the form of the provider's errors. UNCERTAIN: it leaves open whether the mail was taken.
+    """
+    if 300 <= status < 400:  # not the provider's API
+        return Result.CREDENTIALS
+    if status == 503 and not own:  # some proxy's page: the API behind it may have worked
+        return Result.UNCERTAIN
+    return statuses.get(status, Result.UNCERTAIN)
 
 
 def fields_of(value: Any) -> Mapping[str, Any]:

@@ -5,12 +5,13 @@ doubled costs nothing but time.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
-from providers.base import Outcome
+from providers.base import Failed, Outcome, Result, harmless
 
 SOMEWHERE = ""
 """`ProviderEvent.locator` of a notice that says only that there is news."""
@@ -52,12 +53,20 @@ class Fetched:
     provider_thread_id: str | None = None
 
 
-class ReadFailed(Exception):
+class ReadFailed(Failed):
     """Nothing could be read. ``outcome``: TRANSIENT, THROTTLED, CREDENTIALS or, where it never will be, PERMANENT."""
 
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
+
+@contextmanager
+def reading(provider: str) -> Iterator[None]:
+    """Turns every failure into ReadFailed. What is uncertain may simply be asked again."""
+    try:
+        yield
+    except Failed as failure:
+        raise ReadFailed(harmless(failure.outcome)) from failure
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        detail = f"the answer is not {provider}'s: {type(error).__name__}"
+        raise ReadFailed(Outcome(result=Result.TRANSIENT, detail=detail)) from error
 
 
 class Inbox(ABC):

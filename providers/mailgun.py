@@ -8,23 +8,23 @@ so bounces come back as events. Its own open and click tracking is off: links an
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from providers.base import (
     Account,
+    Failed,
     HookRequest,
     Lookup,
     LookupAnswer,
     OutboundEmail,
     Outcome,
-    Provider,
     ProviderEvent,
     Result,
 )
 from providers.credentials import Credential, Credentials, Kind
-from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of, retry_after
+from providers.http import Answer, Api, meaning, objects_in, retry_after
+from providers.mail_by_mail import MailByMail
 from providers.mailgun_hooks import hook_events, message_id_of, ref_of
 from providers.mailgun_inbox import MailgunInbox
 
@@ -44,7 +44,6 @@ STATUSES: dict[int, Result] = {
 }
 """What a refusal means. Any other answer leaves it open whether the mail was taken; 5xx were seen after it was."""
 
-MAX_RECIPIENTS = 1000
 MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
 """What Mailgun keeps. Any other form is silently replaced, and the mail could not be found again."""
 
@@ -52,8 +51,9 @@ _WRONG_ROOT = b"Mailgun Magnificent API"
 _TRY_AGAIN = re.compile(r"try again (?:after|in) (\d+(?= *seconds?)|[^.\"}]+)", re.IGNORECASE)
 
 
-class Mailgun(Provider):
+class Mailgun(MailByMail):
     name = "mailgun"
+    title = "Mailgun"
     credentials: ClassVar[Credentials] = {
         "api_key": Credential(Kind.TOKEN, required=True),
         "domain": Credential(Kind.HOST, required=True),
@@ -61,9 +61,10 @@ class Mailgun(Provider):
     }
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
-    parallel: ClassVar[bool] = True
     confirms_delivery: ClassVar[bool] = True
+    max_recipients: ClassVar[int | None] = 1000
     max_bytes: ClassVar[int] = 25 * 1024 * 1024
+    has_ip_pools: ClassVar[bool] = True
     settle_seconds: ClassVar[float] = 30 * 60.0
 
     def __init__(self, account: Account) -> None:
@@ -73,25 +74,20 @@ class Mailgun(Provider):
         self._domain = quote(str(account.credentials["domain"]), safe="")
         key = base64.b64encode(f"api:{account.credentials['api_key']}".encode()).decode()
         self._headers = {"Authorization": f"Basic {key}"}
-        self._threads = ThreadPoolExecutor(max_workers=max(1, account.connections))
 
-    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
-        return list(self._threads.map(self._send, emails))
+    def refusal(self, email: OutboundEmail) -> str | None:
+        if not MESSAGE_ID.fullmatch(email.rfc_message_id):
+            return "Mailgun replaces a Message-ID that is not of the form <local@domain>"
+        return super().refusal(email)
 
-    def _send(self, email: OutboundEmail) -> Outcome:
-        refusal = _refusal(email, self.max_bytes)
-        if refusal:
-            return Outcome(result=Result.PERMANENT, detail=refusal)
-        try:
-            answer = self._api.call(
-                "POST",
-                f"{self._domain}/messages.mime",
-                headers=self._headers,
-                data=_form(email),
-                files={"message": ("message.eml", email.mime, "message/rfc822")},
-            )
-        except (NotSent, NoAnswer) as error:
-            return outcome_of(error)
+    def send_one(self, email: OutboundEmail) -> Outcome:
+        answer = self._api.call(
+            "POST",
+            f"{self._domain}/messages.mime",
+            headers=self._headers,
+            data=_form(email),
+            files={"message": ("message.eml", email.mime, "message/rfc822")},
+        )
         return _outcome(answer, email)
 
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
@@ -105,16 +101,16 @@ class Mailgun(Provider):
                 for item in items:
                     if ref_of(item) == email.ref:
                         return _found(item)
-        except (NotSent, NoAnswer) as error:
-            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error)[:500])
+        except Failed as error:
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error))
         return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="Mailgun has no event of this mail")
 
     def check(self) -> Outcome:
         """Reads the domain's record."""
         try:
             answer = self._get(f"domains/{self._domain}", {})
-        except (NotSent, NoAnswer) as error:
-            return outcome_of(error)
+        except Failed as error:
+            return error.outcome
         known = answer.status == 200 and isinstance(answer.json(), dict)
         return Outcome(result=Result.ACCEPTED, detail="the domain is known") if known else _refused(answer)
 
@@ -125,22 +121,11 @@ class Mailgun(Provider):
         return hook_events(request, str(self.account.credentials.get("signing_key") or ""))
 
     def close(self) -> None:
-        self._threads.shutdown()
+        super().close()
         self._api.close()
 
     def _get(self, path: str, params: Mapping[str, str]) -> Answer:
         return self._api.call("GET", path, headers=self._headers, params=params)
-
-
-def _refusal(email: OutboundEmail, max_bytes: int) -> str | None:
-    """Why Mailgun cannot carry this mail, or None."""
-    if len(email.recipients) > MAX_RECIPIENTS:
-        return f"Mailgun takes {MAX_RECIPIENTS} recipients a message; this one has {len(email.recipients)}"
-    if len(email.mime or b"") > max_bytes:
-        return f"Mailgun takes {max_bytes} bytes a message; this one has {len(email.mime or b'')}"
-    if not MESSAGE_ID.fullmatch(email.rfc_message_id):
-        return "Mailgun replaces a Message-ID that is not of the form <local@domain>"
-    return None
 
 
 def _form(email: OutboundEmail) -> list[tuple[str, str]]:
@@ -166,10 +151,8 @@ def _outcome(answer: Answer, email: OutboundEmail) -> Outcome:
 
 
 def _refused(answer: Answer) -> Outcome:
-    result = STATUSES.get(answer.status, Result.UNCERTAIN)
-    if answer.status == 503 and answer.json() is None:  # some proxy's page: the API behind it may have worked
-        result = Result.UNCERTAIN
-    if 300 <= answer.status < 400 or answer.body.startswith(_WRONG_ROOT):
+    result = meaning(answer.status, STATUSES, own=answer.json() is not None)
+    if answer.body.startswith(_WRONG_ROOT):
         result = Result.CREDENTIALS
     return Outcome(result=result, code=str(answer.status), detail=_text(answer), retry_after=_retry_after(answer))
 

@@ -16,8 +16,8 @@ from email.utils import getaddresses
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from providers.base import Account, HookRequest, Outcome, ProviderEvent, Result
-from providers.http import Api, NoAnswer, NotSent, outcome_of
+from providers.base import Account, Failed, HookRequest, Outcome, ProviderEvent, Result
+from providers.http import Api
 from providers.inbox import LARGEST_FETCH, Fetched, Inbox, ReadFailed
 
 STORAGE_DOMAINS = (".mailgun.net", ".mailgun.org")
@@ -164,9 +164,8 @@ class MailgunInbox(Inbox):
             answer = api.call(
                 "GET", url.path, headers={**self._headers, "Accept": "message/rfc2822"}, max_bytes=LARGEST_FETCH
             )
-        except (NotSent, NoAnswer) as error:
-            outcome = outcome_of(error)
-            raise ReadFailed(Outcome(result=Result.TRANSIENT, detail=outcome.detail)) from error
+        except Failed as error:
+            raise ReadFailed(Outcome(result=Result.TRANSIENT, detail=str(error))) from error
         finally:
             api.close()
         if answer.status == 404:

@@ -10,47 +10,33 @@ that comes back with it as ``draft_id`` has that draft sent, not another. 202 is
 
 import hashlib
 import hmac
-import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-from urllib.parse import quote, urlsplit
 
 from providers.base import (
     Account,
-    File,
+    Failed,
     Form,
     HookRequest,
     Lookup,
     LookupAnswer,
     OutboundEmail,
     Outcome,
-    Provider,
     ProviderEvent,
     Result,
 )
 from providers.credentials import OAUTH, Credential, Credentials, Kind
-from providers.http import Answer, Api, NoAnswer, NotSent, objects_in, outcome_of
-from providers.microsoft365_errors import harmless, refused
+from providers.http import objects_in
+from providers.mail_by_mail import MailByMail
+from providers.microsoft365_attachments import attach_later
+from providers.microsoft365_errors import refused
 from providers.microsoft365_inbox import Microsoft365Inbox, notices
-from providers.microsoft365_message import (
-    REF_PROPERTY,
-    SESSION_BYTES,
-    attachment,
-    draft,
-    refusal,
-    split,
-    upload_session,
-)
-from providers.microsoft365_token import Tokens
-from providers.tokens import TokenError
+from providers.microsoft365_message import REF_PROPERTY, UNSENDABLE_HEADERS, draft
+from providers.microsoft365_service import Graph, message_path, object_of, sends_nothing
 
-ROOT = "https://graph.microsoft.com"
 CONCURRENT = 4
 """Requests that Exchange lets run at once for one mailbox."""
-CHUNK_BYTES = 12 * 320 * 1024
-"""Ranges of an upload session: a multiple of 320 KiB under 4 MB."""
 STATE_FIELDS = "id,isDraft,internetMessageId,conversationId"
 
 
@@ -64,18 +50,11 @@ class _State:
     conversation_id: str | None
 
 
-class _Stopped(Exception):
-    """A step before the send failed. Surely nothing was sent."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
-
-
-class Microsoft365(Provider):
+class Microsoft365(MailByMail):
     """See the module for credentials and drafts."""
 
     name = "microsoft365"
+    title = "Microsoft 365"
     credentials: ClassVar[Credentials] = {
         "tenant": Credential(Kind.ID, required=True),
         **OAUTH,
@@ -84,18 +63,16 @@ class Microsoft365(Provider):
     form: ClassVar[Form] = Form.FIELDS
     batch: ClassVar[int] = 20
     group: ClassVar[int] = CONCURRENT
-    parallel: ClassVar[bool] = True
+    max_connections: ClassVar[int | None] = CONCURRENT
     default_caps: ClassVar[Mapping[str, int]] = {"per_minute": 30, "per_day": 10_000}
     """Exchange Online's sending limits of a mailbox."""
+    max_recipients: ClassVar[int | None] = 500
     max_bytes: ClassVar[int] = 25 * 1024 * 1024
     settle_seconds: ClassVar[float] = 60.0
 
     def __init__(self, account: Account) -> None:
         super().__init__(account)
-        root = (account.base_url or ROOT).rstrip("/")
-        self._api = Api(account, root if root.endswith(("/v1.0", "/beta")) else f"{root}/v1.0")
-        self._tokens = Tokens(account)
-        self._threads = ThreadPoolExecutor(max_workers=min(CONCURRENT, max(1, account.connections)))
+        self._graph = Graph(account)
 
     @property
     def client_state(self) -> str:
@@ -104,21 +81,23 @@ class Microsoft365(Provider):
         derived = hmac.new(str(known["client_secret"]).encode(), self.account.mailer_id.encode(), hashlib.sha256)
         return str(known.get("client_state") or derived.hexdigest())
 
-    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
-        return list(self._threads.map(self._send, emails))
+    def refusal(self, email: OutboundEmail) -> str | None:
+        headers = email.fields.headers if email.fields else ()
+        unsendable = sorted(name for name in headers if name.lower() in UNSENDABLE_HEADERS)
+        if unsendable:
+            return f"Microsoft 365 does not send the header {', '.join(unsendable)}"
+        return super().refusal(email)
 
-    def _send(self, email: OutboundEmail) -> Outcome:
-        reason = refusal(email)
-        if reason:
-            return Outcome(result=Result.PERMANENT, detail=reason)
+    def send_one(self, email: OutboundEmail) -> Outcome:
         state: _State | None = None
         try:
             state = self._earlier_draft(email) or self._new_draft(email)
             if state.sent:
                 return _named(Outcome(result=Result.ACCEPTED, detail="sent by an earlier attempt"), state, email)
-            self._attach_later(email, state)
-        except _Stopped as stop:
-            return _named(stop.outcome, state, email)
+            files = email.fields.files if email.fields else ()
+            attach_later(self._graph, self.account, state.id, files, again=email.draft_id == state.id)
+        except Failed as failure:
+            return _named(failure.outcome, state, email)
         return _named(self._send_draft(state), state, email)
 
     def _earlier_draft(self, email: OutboundEmail) -> _State | None:
@@ -127,47 +106,13 @@ class Microsoft365(Provider):
         return self._state(email.draft_id) or _best(self._search(email.ref))
 
     def _new_draft(self, email: OutboundEmail) -> _State:
-        return _state(self._step("POST", "me/messages", json=draft(email)))
-
-    def _attach_later(self, email: OutboundEmail, state: _State) -> None:
-        """Adds the attachments that did not fit into the draft; those an earlier attempt added are counted off."""
-        assert email.fields is not None  # noqa: S101
-        first, later = split(email.fields.files)
-        if later and email.draft_id == state.id:
-            there = self._step("GET", f"{_path(state.id)}/attachments", params={"$select": "id"})
-            later = later[max(0, len(objects_in(there.get("value"))) - len(first)) :]
-        for file in later:
-            if len(file.data) < SESSION_BYTES:
-                self._step("POST", f"{_path(state.id)}/attachments", json=attachment(file))
-            else:
-                self._upload(state, file)
-
-    def _upload(self, state: _State, file: File) -> None:
-        path = f"{_path(state.id)}/attachments/createUploadSession"
-        session = self._step("POST", path, json=upload_session(file))
-        url = urlsplit(str(session.get("uploadUrl")))
-        # Another host, and one that must not see our token: the URL carries its own.
-        api = Api(self.account, f"{url.scheme}://{url.netloc}", timeout=self._api.timeout)
-        try:
-            for start in range(0, len(file.data), CHUNK_BYTES):
-                chunk = file.data[start : start + CHUNK_BYTES]
-                span = f"bytes {start}-{start + len(chunk) - 1}/{len(file.data)}"
-                headers = {"Content-Range": span, "Content-Type": "application/octet-stream"}
-                answer = api.call("PUT", f"{url.path}?{url.query}", headers=headers, data=chunk)
-                if answer.status not in (200, 201, 202):
-                    raise _Stopped(harmless(refused(answer)))
-        except (NotSent, NoAnswer) as error:
-            raise _Stopped(harmless(outcome_of(error))) from error
-        finally:
-            api.close()
+        return _state(self._graph.step("POST", "me/messages", json=draft(email)))
 
     def _send_draft(self, state: _State) -> Outcome:
         try:
-            answer = self._graph("POST", f"{_path(state.id)}/send")
-        except TokenError as error:
-            return error.outcome
-        except (NotSent, NoAnswer) as error:
-            return outcome_of(error)
+            answer = self._graph.call("POST", f"{message_path(state.id)}/send")
+        except Failed as failure:
+            return failure.outcome
         if answer.status == 202:
             return Outcome(result=Result.ACCEPTED, code="202")
         outcome = refused(answer)
@@ -179,8 +124,8 @@ class Microsoft365(Provider):
         try:
             state = self._state(email.draft_id) if email.draft_id else None
             state = state or _best(self._search(email.ref))
-        except _Stopped as stop:
-            return LookupAnswer(answer=Lookup.UNANSWERED, detail=stop.outcome.detail)
+        except Failed as failure:
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(failure))
         if state is not None:
             return LookupAnswer(
                 answer=Lookup.ACCEPTED if state.sent else Lookup.NOT_ACCEPTED,
@@ -196,9 +141,9 @@ class Microsoft365(Provider):
     def check(self) -> Outcome:
         """Reads the drafts folder: token, mailbox and the scope that drafts need."""
         try:
-            self._step("GET", "me/mailFolders/drafts", params={"$select": "id"})
-        except _Stopped as stop:
-            return stop.outcome
+            self._graph.step("GET", "me/mailFolders/drafts", params={"$select": "id"})
+        except Failed as failure:
+            return failure.outcome
         return Outcome(result=Result.ACCEPTED, detail="the mailbox can be reached")
 
     def inbox(self) -> Microsoft365Inbox:
@@ -209,40 +154,20 @@ class Microsoft365(Provider):
         return notices(request, self.client_state)
 
     def close(self) -> None:
-        self._threads.shutdown()
-        self._api.close()
-        self._tokens.close()
+        super().close()
+        self._graph.close()
 
     def _state(self, message: str) -> _State | None:
-        """What Graph says of one message; None if there is no such. Raises _Stopped."""
-        try:
-            answer = self._graph("GET", _path(message), params={"$select": STATE_FIELDS})
-        except (TokenError, NotSent, NoAnswer) as error:
-            raise _Stopped(_failed(error)) from error
-        if answer.status == 404:
-            return None
-        return _state(_object(answer))
+        """What Graph says of one message; None if there is no such. Raises Failed."""
+        with sends_nothing():
+            answer = self._graph.call("GET", message_path(message), params={"$select": STATE_FIELDS})
+            return None if answer.status == 404 else _state(object_of(answer))
 
     def _search(self, ref: str) -> list[_State]:
         wanted = f"singleValueExtendedProperties/Any(ep: ep/id eq '{REF_PROPERTY}' and ep/value eq '{ref}')"
-        found = self._step("GET", "me/messages", params={"$filter": wanted, "$select": STATE_FIELDS, "$top": "10"})
+        asked = {"$filter": wanted, "$select": STATE_FIELDS, "$top": "10"}
+        found = self._graph.step("GET", "me/messages", params=asked)
         return [_state(item) for item in objects_in(found.get("value"))]
-
-    def _step(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        """A call that sends no mail. Raises _Stopped unless it succeeds."""
-        try:
-            return _object(self._graph(method, path, **arguments))
-        except (TokenError, NotSent, NoAnswer) as error:
-            raise _Stopped(_failed(error)) from error
-
-    def _graph(self, method: str, path: str, **arguments: Any) -> Answer:
-        """One request; a second one only where Graph refused the first for an access token that had aged."""
-        token = self._tokens.get()
-        answer = self._api.call(method, path, headers=_headers(token), **arguments)
-        if answer.status != 401:
-            return answer
-        token = self._tokens.get(instead_of=token)
-        return self._api.call(method, path, headers=_headers(token), **arguments)
 
 
 def validation_token(request: HookRequest) -> str | None:
@@ -250,30 +175,10 @@ def validation_token(request: HookRequest) -> str | None:
     return request.query.get("validationToken")
 
 
-def _headers(token: str) -> dict[str, str]:
-    return {
-        "Authorization": f"Bearer {token}",
-        "Prefer": 'IdType="ImmutableId"',
-        "client-request-id": str(uuid.uuid4()),
-    }
-
-
-def _path(message: str) -> str:
-    return f"me/messages/{quote(message, safe='')}"
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    """The JSON object of a success. Raises _Stopped for anything else."""
-    value = answer.json()
-    if answer.status in (200, 201) and isinstance(value, dict):
-        return value
-    raise _Stopped(harmless(refused(answer)))
-
-
 def _state(value: Mapping[str, Any]) -> _State:
-    """Raises _Stopped for an object that is no message."""
+    """Raises Failed for an object that is no message."""
     if not value.get("id") or not isinstance(value.get("isDraft"), bool):
-        raise _Stopped(Outcome(result=Result.TRANSIENT, detail="the answer is no message of Graph"))
+        raise Failed(Outcome(result=Result.TRANSIENT, detail="the answer is no message of Graph"))
     return _State(
         id=str(value["id"]),
         sent=not value["isDraft"],
@@ -295,7 +200,3 @@ def _named(outcome: Outcome, state: _State | None, email: OutboundEmail) -> Outc
     return replace(
         outcome, provider_message_id=state.id, rfc_message_id=other, provider_thread_id=state.conversation_id
     )
-
-
-def _failed(error: TokenError | NotSent | NoAnswer) -> Outcome:
-    return error.outcome if isinstance(error, TokenError) else harmless(outcome_of(error))

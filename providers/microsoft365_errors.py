@@ -1,9 +1,7 @@
 """What Microsoft Graph's errors mean: ``{"error": {"code", "message"}}`` beside an HTTP status."""
 
-from dataclasses import replace
-
 from providers.base import Outcome, Result
-from providers.http import Answer
+from providers.http import Answer, fields_of, meaning
 
 STATUSES: dict[int, Result] = {
     400: Result.PERMANENT,
@@ -41,24 +39,13 @@ CODES: dict[str, Result] = {
 
 def refused(answer: Answer) -> Outcome:
     """What an answer other than success means for a send."""
-    value = answer.json()
-    error = value.get("error") if isinstance(value, dict) else None
-    known = error if isinstance(error, dict) else {}
+    known = fields_of(fields_of(answer.json()).get("error"))
     code = str(known.get("code") or "")
-    result = CODES.get(code) if answer.status < 500 else None
-    result = result or STATUSES.get(answer.status, Result.UNCERTAIN)
-    if answer.status == 503 and not known:  # some proxy's page: the API behind it may have worked
-        result = Result.UNCERTAIN
-    if 300 <= answer.status < 400:
-        result = Result.CREDENTIALS
+    told = CODES.get(code) if answer.status < 500 else None
+    result = told or meaning(answer.status, STATUSES, own=bool(known))
     return Outcome(
         result=result,
         code=f"{answer.status}/{code}" if code else str(answer.status),
         detail=str(known.get("message") or f"HTTP {answer.status} without an error object")[:500],
         retry_after=answer.retry_after,
     )
-
-
-def harmless(outcome: Outcome) -> Outcome:
-    """A doubtful step that sends nothing is worth another attempt."""
-    return replace(outcome, result=Result.TRANSIENT) if outcome.result is Result.UNCERTAIN else outcome

@@ -6,18 +6,16 @@ immutable: the session that makes the subscription prefers them, and so do its n
 
 import hmac
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from providers.base import BadSignature, HookRequest, Outcome, ProviderEvent, Result
-from providers.http import Answer, NoAnswer, NotSent, outcome_of
-from providers.inbox import LARGEST_FETCH, SOMEWHERE, Fetched, Inbox, News, ReadFailed, Watch
-from providers.microsoft365_errors import harmless, refused
-from providers.tokens import TokenError
+from providers.base import BadSignature, HookRequest, ProviderEvent
+from providers.inbox import LARGEST_FETCH, SOMEWHERE, Fetched, Inbox, News, ReadFailed, Watch, reading
+from providers.microsoft365_errors import refused
+from providers.microsoft365_service import Graph, message_path, object_of
 
 LIFE = timedelta(days=2)
 """Asked for; Graph lets a subscription to messages live for 4230 minutes at least, by which page one believes."""
@@ -27,9 +25,6 @@ PAGE = 100
 PAGES = 10
 LIFECYCLE = {"reauthorizationRequired", "subscriptionRemoved", "missed"}
 _RECEIVED = "me/mailFolders('inbox')/messages"
-
-Graph = Callable[..., Answer]
-"""One request: method, path, ``json``, ``params``, ``max_bytes``. Raises NotSent, NoAnswer, TokenError."""
 
 
 class Microsoft365Inbox(Inbox):
@@ -41,14 +36,15 @@ class Microsoft365Inbox(Inbox):
 
     def watch(self, watch: Watch) -> Watch:
         expires_at = datetime.now(UTC) + LIFE
-        with _reading():
+        with reading("Graph"):
             if watch.subscription is not None:
-                answer = self._graph("PATCH", _subscription(watch), json={"expirationDateTime": _written(expires_at)})
+                renewal = {"expirationDateTime": _written(expires_at)}
+                answer = self._graph.call("PATCH", _subscription(watch), json=renewal)
                 if answer.status == 200:
-                    return replace(watch, expires_at=_ends(_object(answer)))
+                    return replace(watch, expires_at=_ends(object_of(answer)))
                 if answer.status != 404:
                     raise ReadFailed(refused(answer))
-            made = _object(self._graph("POST", "subscriptions", json=self._wanted(watch, expires_at)))
+            made = self._graph.step("POST", "subscriptions", json=self._wanted(watch, expires_at))
             return replace(watch, subscription=str(made["id"]), expires_at=_ends(made))
 
     def _wanted(self, watch: Watch, expires_at: datetime) -> dict[str, str]:
@@ -64,8 +60,8 @@ class Microsoft365Inbox(Inbox):
     def unwatch(self, watch: Watch) -> None:
         if watch.subscription is None:
             return
-        with _reading():
-            answer = self._graph("DELETE", _subscription(watch))
+        with reading("Graph"):
+            answer = self._graph.call("DELETE", _subscription(watch))
             if answer.status not in (204, 404):
                 raise ReadFailed(refused(answer))
 
@@ -73,7 +69,7 @@ class Microsoft365Inbox(Inbox):
         now = datetime.now(UTC)
         if not cursor:
             return News(cursor=_written(now))
-        with _reading():
+        with reading("Graph"):
             since = datetime.fromisoformat(cursor) - OVERLAP
             asked = {
                 "$filter": f"receivedDateTime ge {_written(since)}",
@@ -83,7 +79,9 @@ class Microsoft365Inbox(Inbox):
             }
             found: list[str] = []
             for page in range(PAGES):
-                items = _object(self._graph("GET", _RECEIVED, params={**asked, "$skip": str(page * PAGE)}))["value"]
+                items = object_of(self._graph.call("GET", _RECEIVED, params={**asked, "$skip": str(page * PAGE)}))[
+                    "value"
+                ]
                 found += [str(item["id"]) for item in items]
                 if len(items) < PAGE:
                     return News(locators=found, cursor=_written(now))
@@ -91,15 +89,15 @@ class Microsoft365Inbox(Inbox):
             return News(locators=found, cursor=_written(reached + OVERLAP), more=True)  # the overlap comes off again
 
     def fetch(self, locator: str) -> Fetched | None:
-        path = f"me/messages/{quote(locator, safe='')}"
-        with _reading():
-            raw = self._graph("GET", f"{path}/$value", max_bytes=LARGEST_FETCH)
+        path = message_path(locator)
+        with reading("Graph"):
+            raw = self._graph.call("GET", f"{path}/$value", max_bytes=LARGEST_FETCH)
             if raw.status == 404:
                 return None
             if raw.status != 200:
                 raise ReadFailed(refused(raw))
-            known = self._graph("GET", path, params={"$select": "conversationId"})
-            thread = _object(known).get("conversationId") if known.status == 200 else None
+            known = self._graph.call("GET", path, params={"$select": "conversationId"})
+            thread = object_of(known).get("conversationId") if known.status == 200 else None
             return Fetched(raw=raw.body, provider_thread_id=thread)
 
 
@@ -133,29 +131,6 @@ def _event(notice: Mapping[str, Any]) -> ProviderEvent:
         data={"renew": True} if lifecycle in ("reauthorizationRequired", "subscriptionRemoved") else {},
         locator=message,
     )
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Turns every failure into ReadFailed. What is uncertain may simply be asked again."""
-    try:
-        yield
-    except ReadFailed as failure:
-        raise ReadFailed(harmless(failure.outcome)) from failure
-    except TokenError as error:
-        raise ReadFailed(harmless(error.outcome)) from error
-    except (NotSent, NoAnswer) as error:
-        raise ReadFailed(harmless(outcome_of(error))) from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        detail = f"the answer is not Graph's: {type(error).__name__}"
-        raise ReadFailed(Outcome(result=Result.TRANSIENT, detail=detail)) from error
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    value = answer.json()
-    if answer.status in (200, 201) and isinstance(value, dict):
-        return value
-    raise ReadFailed(refused(answer))
 
 
 def _subscription(watch: Watch) -> str:

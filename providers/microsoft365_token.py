@@ -41,8 +41,8 @@ class NoToken(TokenError):
     """There is no access token now; ``result`` says what that means for a mail. Nothing of it was sent."""
 
     def __init__(self, result: Result, detail: str, code: str = "", retry_after: float | None = None) -> None:
-        super().__init__(detail, code, retry_after)
         self.result = result
+        super().__init__(detail, code, retry_after)
 
 
 class Tokens:
@@ -71,7 +71,7 @@ class Tokens:
                 str(credentials["refresh_token"]), scopes=list(self._scopes)
             )
         except NotSent as error:
-            raise NoToken(error.result, str(error)) from error
+            raise NoToken(error.outcome.result, str(error)) from error
         except (NoAnswer, MsalError) as error:  # MsalError: the endpoint answered 5xx, now or a moment ago
             raise NoToken(Result.TRANSIENT, f"the token endpoint gave no answer: {error}") from error
         except ValueError as error:

@@ -250,7 +250,7 @@ def _post(api: Api, path: str, form: Mapping[str, str]) -> Answer:
     try:
         return api.call("POST", path, data=form, headers={"Accept": "application/json"})
     except NotSent as error:
-        kind = ClientRefused if error.result is Result.CREDENTIALS else TokenUnavailable
+        kind = ClientRefused if error.outcome.result is Result.CREDENTIALS else TokenUnavailable
         raise kind(f"token endpoint: {error}") from error
     except NoAnswer as error:
         raise TokenUnavailable(f"token endpoint: {error}") from error

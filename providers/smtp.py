@@ -55,8 +55,6 @@ class Smtp(Provider):
     wants_signature: ClassVar[bool] = True
     server: ClassVar[str | None] = None
     """A provider's own server, in the form of a ``base_url``."""
-    max_connections: ClassVar[int | None] = None
-    """What the provider allows at once, where it says so."""
     mails_per_connection: ClassVar[int] = 1000
     call_seconds: ClassVar[float] = 720.0
     """One final dot may wait `dot_timeout`; a server that answers none of a group in this time is given up on."""
@@ -88,10 +86,6 @@ class Smtp(Provider):
         self._closed = False
         self._seconds_a_mail = math.inf
         """On one connection, in the latest call."""
-
-    @property
-    def connections(self) -> int:
-        return max(1, min(self.account.connections, self.max_connections or self.account.connections))
 
     def login(self) -> Login:
         """Where to connect and as whom. Raises Unavailable if the credentials do not say."""

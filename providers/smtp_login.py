@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from providers.base import Outcome, Result
+from providers.base import Failed, Outcome, Result
 
 
 class Security(enum.StrEnum):
@@ -23,12 +23,8 @@ OAUTH_FIELDS = ("client_id", "client_secret", "refresh_token")
 _PORTS = {Security.NONE: 25, Security.STARTTLS: 587, Security.TLS: 465}
 
 
-class Unavailable(Exception):
+class Unavailable(Failed):
     """No connection that mail can go over; ``outcome`` is that of every mail that wanted one."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
 
 
 def misconfigured(detail: str) -> Unavailable:

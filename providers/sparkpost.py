@@ -10,24 +10,24 @@ click tracking is off: links and pixel are in the mail already.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from providers.base import (
     Account,
+    Failed,
     HookRequest,
     Lookup,
     LookupAnswer,
     OutboundEmail,
     Outcome,
-    Provider,
     ProviderEvent,
     Result,
 )
 from providers.credentials import Credential, Credentials, Kind
-from providers.http import Answer, Api, NoAnswer, NotSent, fields_of, objects_in, outcome_of
+from providers.http import Answer, Api, NoAnswer, fields_of, meaning, objects_in
+from providers.mail_by_mail import MailByMail
 from providers.sparkpost_hooks import hook_events, ref_of
 
 ROOT = "https://api.sparkpost.com"
@@ -61,7 +61,6 @@ CODES: dict[str, Result] = {
 }
 """``errors[].code`` where it says more than the status."""
 
-MAX_RECIPIENTS = 2000
 RETENTION = timedelta(days=10)
 PAGE = 500
 MAX_PAGES = 10
@@ -69,19 +68,21 @@ MAX_PAGES = 10
 _UNSUBSCRIBE = re.compile(rb"^list-unsubscribe:", re.IGNORECASE | re.MULTILINE)
 
 
-class SparkPost(Provider):
+class SparkPost(MailByMail):
     """See the module for the credentials and what SparkPost makes of a mail."""
 
     name = "sparkpost"
+    title = "SparkPost"
     credentials: ClassVar[Credentials] = {
         "api_key": Credential(Kind.TOKEN, required=True),
         "hook_secret": Credential(Kind.SECRET),
     }
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
-    parallel: ClassVar[bool] = True
     confirms_delivery: ClassVar[bool] = True
+    max_recipients: ClassVar[int | None] = 2000
     max_bytes: ClassVar[int] = 20 * 1024 * 1024
+    has_ip_pools: ClassVar[bool] = True
     settle_seconds: ClassVar[float] = 10 * 60.0
     keeps_message_id: ClassVar[bool] = False
 
@@ -90,19 +91,22 @@ class SparkPost(Provider):
         root = (account.base_url or ROOT).rstrip("/")
         self._api = Api(account, root if root.endswith("/api/v1") else f"{root}/api/v1")
         self._headers = {"Authorization": str(account.credentials["api_key"]), "Accept": "application/json"}
-        self._threads = ThreadPoolExecutor(max_workers=max(1, account.connections))
 
-    def send(self, emails: Sequence[OutboundEmail]) -> Sequence[Outcome]:
-        return list(self._threads.map(self._send, emails))
-
-    def _send(self, email: OutboundEmail) -> Outcome:
-        refusal = _refusal(email, self.max_bytes)
-        if refusal:
-            return Outcome(result=Result.PERMANENT, detail=refusal)
+    def refusal(self, email: OutboundEmail) -> str | None:
+        reason = super().refusal(email)
+        if reason:
+            return reason
+        mime = email.mime or b""
+        if b"{{" in _head(mime):
+            return "a header holds {{, which SparkPost would read as its template language"
         try:
-            answer = self._api.call("POST", "transmissions", headers=self._headers, json=_transmission(email))
-        except (NotSent, NoAnswer) as error:
-            return outcome_of(error)
+            mime.decode()
+        except UnicodeDecodeError:
+            return "SparkPost takes JSON, and this mail holds bytes that are no UTF-8"
+        return None
+
+    def send_one(self, email: OutboundEmail) -> Outcome:
+        answer = self._api.call("POST", "transmissions", headers=self._headers, json=_transmission(email))
         return _outcome(answer, email)
 
     def lookup(self, email: OutboundEmail) -> LookupAnswer:
@@ -112,10 +116,10 @@ class SparkPost(Provider):
                 found = next((event for event in page if ref_of(event) == email.ref), None)
                 if found is not None:
                     return LookupAnswer(answer=Lookup.ACCEPTED, provider_message_id=found.get("transmission_id"))
-        except (NotSent, NoAnswer) as error:
-            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error)[:500])
+        except Failed as error:
+            return LookupAnswer(answer=Lookup.UNANSWERED, detail=str(error))
         except LookupError as error:
-            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error)[:500])
+            return LookupAnswer(answer=Lookup.CANNOT_TELL, detail=str(error))
         return LookupAnswer(answer=Lookup.NOT_ACCEPTED, detail="SparkPost has no event of this mail")
 
     def _pages(self, recipient: str) -> Iterator[list[dict[str, Any]]]:
@@ -138,8 +142,8 @@ class SparkPost(Provider):
         """Reads the account's record."""
         try:
             answer = self._api.call("GET", "account", headers=self._headers)
-        except (NotSent, NoAnswer) as error:
-            return outcome_of(error)
+        except Failed as error:
+            return error.outcome
         # A key that may only send is refused here for its scope alone.
         if answer.status in (200, 403) and isinstance(answer.json(), dict):
             return Outcome(result=Result.ACCEPTED, detail="SparkPost knows the key")
@@ -149,24 +153,8 @@ class SparkPost(Provider):
         return hook_events(request, str(self.account.credentials.get("hook_secret") or ""))
 
     def close(self) -> None:
-        self._threads.shutdown()
+        super().close()
         self._api.close()
-
-
-def _refusal(email: OutboundEmail, max_bytes: int) -> str | None:
-    """Why SparkPost cannot carry this mail, or None."""
-    mime = email.mime or b""
-    if len(email.recipients) > MAX_RECIPIENTS:
-        return f"SparkPost takes {MAX_RECIPIENTS} recipients a message; this one has {len(email.recipients)}"
-    if len(mime) > max_bytes:
-        return f"SparkPost takes {max_bytes} bytes a message; this one has {len(mime)}"
-    if b"{{" in _head(mime):
-        return "a header holds {{, which SparkPost would read as its template language"
-    try:
-        mime.decode()
-    except UnicodeDecodeError:
-        return "SparkPost takes JSON, and this mail holds bytes that are no UTF-8"
-    return None
 
 
 def _head(mime: bytes) -> bytes:
@@ -218,11 +206,7 @@ def _rejected(results: Mapping[str, Any], recipients: Sequence[str]) -> dict[str
 
 def _refused(answer: Answer) -> Outcome:
     code, detail = _error(answer)
-    result = CODES.get(code) or STATUSES.get(answer.status, Result.UNCERTAIN)
-    if answer.status == 503 and answer.json() is None:  # some proxy's page: the API behind it may have worked
-        result = Result.UNCERTAIN
-    if 300 <= answer.status < 400:
-        result = Result.CREDENTIALS
+    result = CODES.get(code) or meaning(answer.status, STATUSES, own=answer.json() is not None)
     shown = f"{answer.status}/{code}" if code else str(answer.status)
     return Outcome(result=result, code=shown, detail=detail, retry_after=answer.retry_after)
 

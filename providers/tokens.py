@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.base import Account, NotKept, Outcome, Result
+from providers.base import Account, Failed, NotKept, Outcome, Result
 
 MARGIN_SECONDS = 120.0
 """A token is renewed this long before it expires, so that it outlives the calls it is used for."""
@@ -21,19 +21,13 @@ TOKEN = "token"  # noqa: S105 -- a name
 """Where a shared access token stands in the credentials: ``{"access_token", "expires_at", "scopes"}``."""
 
 
-class TokenError(Exception):
-    """No access token. Carries what that means for mails waiting for it."""
+class TokenError(Failed):
+    """No access token."""
 
     result: Result = Result.TRANSIENT
 
     def __init__(self, detail: str, code: str = "", retry_after: float | None = None) -> None:
-        super().__init__(detail[:500])
-        self.code = code
-        self.retry_after = retry_after
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome(result=self.result, detail=str(self), code=self.code or None, retry_after=self.retry_after)
+        super().__init__(Outcome(result=self.result, detail=detail[:500], code=code or None, retry_after=retry_after))
 
 
 class TokenRevoked(TokenError):

@@ -296,7 +296,7 @@ class Microsoft365Bench(HttpBench):
     def __init__(self) -> None:
         super().__init__()
         microsoft = Microsoft365Emulator()
-        self.serve(microsoft, "_api", "_tokens._api", **microsoft.credentials())
+        self.serve(microsoft, "_graph.api", "_graph.tokens._api", **microsoft.credentials())
 
     def fail(self, failure: Failure) -> None:
         super().fail(failure)

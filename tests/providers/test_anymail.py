@@ -24,7 +24,7 @@ from providers.emulators.sparkpost import SparkPostEmulator
 from providers.mailgun import Mailgun
 from providers.mailgun import _form as mailgun_form
 from providers.postmark import Postmark
-from providers.postmark import payload as postmark_payload
+from providers.postmark_message import payload as postmark_payload
 from providers.sparkpost import SparkPost
 from providers.sparkpost import _transmission as sparkpost_transmission
 from tests.providers.benches import as_request

@@ -17,14 +17,15 @@ import pytest
 from googleapiclient.errors import BatchError, HttpError
 from googleapiclient.http import HttpRequest
 
-import providers.gmail
+import providers.gmail_search
 import providers.gmail_service
 import providers.oauth
 from models.base import uuid7
 from providers.base import Account, BadSignature, HookRequest, Lookup, LookupAnswer, OutboundEmail, Outcome, Result
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Call, Fault, Reply
-from providers.gmail import Alias, Gmail
+from providers.gmail import Gmail
+from providers.gmail_aliases import Alias
 from providers.gmail_service import CallFailed
 from providers.oauth import AccessTokens
 from tests.providers.samples import ON_THE_WIRE, QUICK, account, mail
@@ -578,18 +579,18 @@ def test_a_draft_that_somebody_deleted_cannot_be_told_from_a_sent_one(gmail: Gma
 def test_a_search_that_does_not_reach_far_enough_proves_nothing(
     adapter: Gmail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(providers.gmail, "SEARCH_DEPTH", 2)
+    monkeypatch.setattr(providers.gmail_search, "SEARCH_DEPTH", 2)
     for _ in range(3):
         send_one(adapter)
     assert adapter.lookup(mail()).answer is Lookup.CANNOT_TELL
-    monkeypatch.setattr(providers.gmail, "SEARCH_SECONDS", -1.0)
+    monkeypatch.setattr(providers.gmail_search, "SEARCH_SECONDS", -1.0)
     assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_a_search_ends_at_what_is_older_than_the_mail(
     gmail: GmailEmulator, adapter: Gmail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(providers.gmail, "SEARCH_DEPTH", 3)
+    monkeypatch.setattr(providers.gmail_search, "SEARCH_DEPTH", 3)
     for _ in range(5):
         send_one(adapter)
     for message in gmail.messages.values():

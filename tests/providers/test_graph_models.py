@@ -150,7 +150,7 @@ def _refused(adapter: Microsoft365, sent: str) -> list[int]:
         ("PATCH", "subscriptions/none", {"json": {}}),
         ("POST", "me/messages", {"json": {"internetMessageHeaders": [{"name": "Sender", "value": "x"}]}}),
     ]
-    return [adapter._graph(method, path, **more).status for method, path, more in asked]
+    return [adapter._graph.call(method, path, **more).status for method, path, more in asked]
 
 
 def test_the_models_of_microsofts_sdk_understand_all_that_is_said(
@@ -162,7 +162,7 @@ def test_the_models_of_microsofts_sdk_understand_all_that_is_said(
         _read(graph, adapter, echo.url)
     [sent] = graph.mails
     assert _refused(adapter, sent) == [404, 400, 400, 404, 400]
-    assert adapter._graph("DELETE", f"me/messages/{sent}").status == 204
+    assert adapter._graph.call("DELETE", f"me/messages/{sent}").status == 204
     assert graph.routes == set(ANSWERS)
     assert complaints(wheels, graph.said) == []
 

@@ -20,7 +20,7 @@ import providers.http_connection
 from providers.base import Account, Result
 from providers.emulators.http import Call, Emulator, Fault, Reply
 from providers.guard import Guard, HostNotFound
-from providers.http import Answer, Api, NoAnswer, NotSent, Timeout, outcome_of, retry_after
+from providers.http import Answer, Api, NoAnswer, NotSent, Timeout, retry_after
 from tests.providers.conftest import Certificate
 from tests.providers.samples import QUICK, account
 
@@ -127,7 +127,7 @@ def test_a_written_request_without_a_whole_answer_is_uncertain_and_not_repeated(
     with pytest.raises(NoAnswer) as caught:
         api.call("POST", "/", data=b"x")
     assert len(echo.calls) == 2
-    assert outcome_of(caught.value).result is Result.UNCERTAIN
+    assert caught.value.outcome.result is Result.UNCERTAIN
 
 
 def test_the_end_of_the_whole_call_is_kept_whoever_drips(raw: Callable[..., Raw]) -> None:
@@ -259,7 +259,7 @@ def test_a_connection_that_idled_long_is_not_written_to(
 def test_a_root_that_must_not_or_cannot_be_called_is_surely_not_sent(root: str, result: Result) -> None:
     with pytest.raises(NotSent) as caught:
         to(root).call("POST", "/", data=b"x")
-    assert caught.value.result is result
+    assert caught.value.outcome.result is result
     assert "word" not in str(caught.value)
 
 
@@ -268,14 +268,14 @@ def test_a_refused_connection_is_surely_not_sent() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(NotSent, match="refused") as caught:
         to(f"http://127.0.0.1:{port}", LOCAL).call("POST", "/", data=b"x")
-    assert outcome_of(caught.value).result is Result.TRANSIENT
+    assert caught.value.outcome.result is Result.TRANSIENT
 
 
 def test_a_request_that_cannot_be_written_will_never_pass(api: Api) -> None:
     for wrong in ({"headers": {"X-A": "a\r\nb: c"}}, {"json": float("nan")}):
         with pytest.raises(NotSent) as caught:
             api.call("POST", "/", **wrong)
-        assert caught.value.result is Result.PERMANENT
+        assert caught.value.outcome.result is Result.PERMANENT
 
 
 def test_plain_http_to_a_public_address_needs_the_host_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +325,7 @@ def test_the_certificate_must_be_for_the_name_in_the_url(raw: Callable[..., Raw]
     other.session.verify = str(certificate.path)
     with pytest.raises(NotSent, match="certificate") as caught:
         other.call("GET", "/")
-    assert caught.value.result is Result.TRANSIENT
+    assert caught.value.outcome.result is Result.TRANSIENT
     with pytest.raises(NotSent, match="certificate"):
         to(f"https://localhost:{peer.port}", Elsewhere()).call("GET", "/")
 

@@ -36,7 +36,7 @@ def adapter(microsoft: Microsoft365Emulator) -> Iterator[Microsoft365]:
 
 def open_adapter(microsoft: Microsoft365Emulator, **credentials: str) -> Microsoft365:
     adapter = Microsoft365(account("microsoft365", microsoft, **{**microsoft.credentials(), **credentials}))
-    adapter._api.timeout = adapter._tokens._api.timeout = QUICK
+    adapter._graph.api.timeout = adapter._graph.tokens._api.timeout = QUICK
     return adapter
 
 
@@ -514,7 +514,7 @@ def test_nothing_secret_stands_in_outcomes_or_reprs(microsoft: Microsoft365Emula
     outcomes = [*adapter.send([mail()])]
     microsoft.revoke()
     outcomes += adapter.send([mail()])
-    shown = repr([outcomes, adapter.account, adapter._tokens])
+    shown = repr([outcomes, adapter.account, adapter._graph.tokens])
     assert not any(secret in shown for secret in secrets)
 
 
