@@ -201,7 +201,7 @@ class SparkPostSide(HttpSide):
 
 class GmailSide(HttpSide):
     provider = "gmail"
-    wave = 60  # a mailbox sends 150 a minute; its adapter's searches are made for that
+    wave = 150  # what a mailbox sends in a minute; its adapter's searches are made for that
     paths = ("/drafts", "/drafts/send")
     emulator: GmailEmulator
 

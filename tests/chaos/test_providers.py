@@ -24,7 +24,7 @@ from tests.worker.house import settings_for
 from worker.settings import Settings
 
 SENDS = int(os.environ.get("CHAOS_SENDS", "300"))
-SECONDS = 20 + SENDS / 5
+SECONDS = 240 + SENDS / 3
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 SETTLE_SECONDS = 0.4
 QUICK = Timeout(connect=2.0, read=0.1, total=0.15)
