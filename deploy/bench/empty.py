@@ -1,9 +1,11 @@
-"""An endpoint that does nothing, on the API's own server settings: what intake is compared with.
+"""Endpoints that do nothing, on the API's own server program: what intake is compared with.
 
-Run as ``python -m deploy.bench.empty PORT``.
+Run as ``python -m deploy.bench.empty KIND PORT``. KIND is one of `KINDS`; ``in-app`` needs the API's environment.
 """
 
 import sys
+from collections.abc import Callable
+from typing import Annotated
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,6 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deploy.request_head import BoundedHead
+
+PATH = "/v1/nothing"
 ANSWER = b'{"success":true,"ref_id":"01JD7Z8Q3M5V9X2B4C6D8F0G1H"}'
 
 
@@ -19,13 +24,36 @@ async def take(request: Request) -> Response:
     return Response(ANSWER, 202, media_type="application/json")
 
 
+def bare() -> Starlette:
+    """Starlette with one route and nothing around it."""
+    return Starlette(routes=[Route(PATH, take, methods=["POST"])])
+
+
+def in_app() -> Starlette:
+    """Our own application with a handler of FastAPI's that does nothing: same middleware, same authentication."""
+    from api_shim.app import create_app
+    from api_shim.auth import Caller
+    from api_shim.http import caller_with
+    from worker.settings import Settings
+
+    app = create_app(Settings())
+
+    @app.post(PATH)
+    async def nothing(request: Request, _caller: Annotated[Caller, caller_with("email:send")]) -> Response:
+        return await take(request)
+
+    return app
+
+
+KINDS: dict[str, Callable[[], Starlette]] = {"bare": bare, "in-app": in_app}
+
+
 def main() -> None:
-    app = Starlette(routes=[Route("/v1/email/send", take, methods=["POST"])])
     uvicorn.run(
-        app,
-        port=int(sys.argv[1]),
+        KINDS[sys.argv[1]](),
+        port=int(sys.argv[2]),
         loop="uvloop",
-        http="httptools",
+        http=BoundedHead,
         ws="none",
         access_log=False,
         server_header=False,

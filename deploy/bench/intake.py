@@ -1,4 +1,4 @@
-"""How many single mails the API takes in a second, beside an endpoint that does nothing on the same server."""
+"""How many single mails the API takes in a second, beside endpoints that do nothing on the same server program."""
 
 import socket
 import subprocess
@@ -11,9 +11,10 @@ from itertools import count
 from typing import LiteralString
 
 from deploy.bench import client, mails
+from deploy.bench.empty import KINDS, PATH
 from deploy.bench.report import Figure, Report, percentile
 from deploy.bench.sinks import OwnSink, PostfixSink
-from deploy.bench.stack import BenchError, BenchStack
+from deploy.bench.stack import START_SECONDS, BenchError, BenchStack
 from deploy.services import LOOPBACK, free_port
 
 CONNECTIONS = 16
@@ -23,8 +24,7 @@ _SENT: LiteralString = "select count(*) from message where mailer_id = %s and st
 
 
 def measure(stack: BenchStack, sink: PostfixSink | OwnSink, report: Report, *, seconds: float) -> None:
-    with _empty_server() as url:
-        empty = _saturate(client.Endpoint(url=url), stack, "", seconds=seconds / 2)
+    empty = {kind: _empty(kind, stack, seconds / 2) for kind in KINDS}
     later = stack.add_mailer("later", sink.port)
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     endpoint = client.Endpoint(url=stack.send_url, key=stack.json["api_key"])
@@ -35,13 +35,17 @@ def measure(stack: BenchStack, sink: PostfixSink | OwnSink, report: Report, *, s
     at_once = _deliver_too(endpoint, stack, sink, report, seconds)
     ms = [latency * 1e3 for latency in half.latencies]
     report.add(
-        Figure(name="empty_handler", title="an endpoint that does nothing", value=empty.rate, unit="requests/s"),
-        Figure(name="intake", title="intake of single mails, of that", value=alone.rate, unit="requests/s",
-               ratio=alone.rate / empty.rate),
+        Figure(name="empty_handler", title="an endpoint that does nothing", value=empty["bare"], unit="requests/s"),
+        Figure(name="empty_in_app", title="an empty handler in our app, with its authentication",
+               value=empty["in-app"], unit="requests/s", ratio=empty["in-app"] / empty["bare"]),
+        Figure(name="intake", title="intake of single mails, of the endpoint", value=alone.rate, unit="requests/s",
+               ratio=alone.rate / empty["bare"]),
+        Figure(name="intake_of_handler", title="  of the handler", value=alone.rate, unit="requests/s",
+               ratio=alone.rate / empty["in-app"]),
         Figure(name="intake_p50", title="  at half of this, p50", value=percentile(ms, 0.5), unit="ms"),
         Figure(name="intake_p99", title="  at half of this, p99", value=percentile(ms, 0.99), unit="ms"),
         Figure(name="intake_while_sending", title="  while the mails are sent as well", value=at_once.rate,
-               unit="requests/s", ratio=at_once.rate / empty.rate),
+               unit="requests/s", ratio=at_once.rate / empty["bare"]),
     )  # fmt: skip
     if refused := alone.refused + half.refused + at_once.refused:
         report.notes.append(f"{refused:,} requests of the intake were refused.")
@@ -82,17 +86,26 @@ def _requests(endpoint: client.Endpoint, stack: BenchStack, mailer_id: str, **mo
     return (template.replace(b"single000000", b"single%06d" % (number % 1_000_000)) for number in count())
 
 
+def _empty(kind: str, stack: BenchStack, seconds: float) -> float:
+    """Requests per second. Raises BenchError where it does not start or refuses them."""
+    with _empty_server(kind, stack) as url:
+        load = _saturate(client.Endpoint(url=url, key=stack.json["api_key"]), stack, "", seconds=seconds)
+    if load.refused:
+        raise BenchError(f"{load.refused:,} requests to the empty handler {kind} were refused")
+    return load.rate
+
+
 @contextmanager
-def _empty_server() -> Iterator[str]:
+def _empty_server(kind: str, stack: BenchStack) -> Iterator[str]:
     port = free_port()
-    process = subprocess.Popen((sys.executable, "-m", "deploy.bench.empty", str(port)))
+    process = subprocess.Popen((sys.executable, "-m", "deploy.bench.empty", kind, str(port)), env=stack.environment)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + START_SECONDS
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError("the endpoint that does nothing did not start")
             time.sleep(0.05)
-        yield f"http://{LOOPBACK}:{port}/v1/email/send"
+        yield f"http://{LOOPBACK}:{port}{PATH}"
     finally:
         process.terminate()
         process.wait()

@@ -90,6 +90,16 @@ class BenchStack:
         return psycopg.connect(self.json["database_url"], autocommit=True, application_name="bench")
 
     @property
+    def environment(self) -> dict[str, str]:
+        """In which a further process of this stack runs."""
+        secrets = json.loads((self._folder / "data" / "stack.secrets").read_text())
+        return os.environ | {
+            "POSTROAD_DATABASE_URL": self.json["database_url"],
+            "POSTROAD_REDIS_URL": self.json["redis_url"],
+            "POSTROAD_SECRET_KEYS": secrets["secret_keys"],
+        }
+
+    @property
     def send_url(self) -> str:
         return f"{self.json['api']}/v1/email/send"
 
@@ -112,14 +122,8 @@ class BenchStack:
 
     def add_tenant(self, name: str) -> "Tenant":
         """Another workspace."""
-        secrets = json.loads((self._folder / "data" / "stack.secrets").read_text())
-        settings = {
-            "POSTROAD_DATABASE_URL": self.json["database_url"],
-            "POSTROAD_REDIS_URL": self.json["redis_url"],
-            "POSTROAD_SECRET_KEYS": secrets["secret_keys"],
-        }
         argv = (sys.executable, "-m", "deploy.cli", "workspace", "create", name, "--mail-domain", "demo.test")
-        made = subprocess.run(argv, env=os.environ | settings, capture_output=True, text=True, check=False)
+        made = subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False)
         if made.returncode:
             raise BenchError(f"workspace {name} was not made: {made.stderr}")
         return Tenant(self, json.loads(made.stdout)["key"])

@@ -6,10 +6,11 @@ from statistics import median
 from typing import Any
 
 from deploy.bench import mails
-from deploy.bench.report import Figure, Report, percentile
+from deploy.bench.report import Figure, Report, Target, percentile
 from deploy.bench.stack import BenchError, BenchStack
 
 WARM_UP = 10
+MOST_ADDED_MS = 15.0
 
 
 def measure(stack: BenchStack, report: Report, *, requests: int) -> None:
@@ -20,9 +21,10 @@ def measure(stack: BenchStack, report: Report, *, requests: int) -> None:
         added = [took - own for took in _waits(stack, shape, requests)]
         title = f"added by waiting until {what}"
         report.add(
-            Figure(name=f"waiting_{shape}_p50", title=f"{title}, p50", value=percentile(added, 0.5), unit="ms"),
+            Figure(name=f"waiting_{shape}_p50", title=f"{title}, p50", value=percentile(added, 0.5), unit="ms",
+                   target=Target("<=", MOST_ADDED_MS)),
             Figure(name=f"waiting_{shape}_p99", title=f"{title}, p99", value=percentile(added, 0.99), unit="ms"),
-        )
+        )  # fmt: skip
 
 
 def _waits(stack: BenchStack, shape: str, requests: int) -> list[float]:

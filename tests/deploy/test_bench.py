@@ -22,7 +22,8 @@ TINY = Size(
 MEASURED = {
     "throughput_intake", "throughput_recorded", "throughput_rows_inserted", "throughput_wal", "throughput",
     "million", "growth", "fair_urgent_p99", "fair_normal_p99", "least_share", "senders_1", "redis_peak", "urgent_p50", "urgent_p95", "urgent_p99",
-    "urgent_answer_p99", "empty_handler", "intake", "intake_p50", "intake_p99", "intake_while_sending", "single_mails",
+    "urgent_answer_p99", "idle", "work_conserving", "empty_handler", "empty_in_app", "intake", "intake_of_handler",
+    "intake_p50", "intake_p99", "intake_while_sending", "single_mails",
     "provider", "waiting_mailbox_p50", "waiting_mailbox_p99", "waiting_crm_p50", "waiting_crm_p99", "webhooks_1",
     "webhooks_100", "endurance", "endurance_database", "compose", "compose_everything", "compile",
 }  # fmt: skip
@@ -39,7 +40,7 @@ def test_every_part_measures_something_and_nothing_is_left_behind(
     figures = {figure.name: figure.value for figure in report.figures}
     assert set(figures) >= MEASURED
     many = ("throughput_dead", "million_dead", "throughput_rows", "million_rows")
-    maybe_nothing = ("waiting", "least_share", "endurance_", *many)
+    maybe_nothing = ("waiting", "least_share", "endurance_", "idle", "work_conserving", *many)
     assert [name for name, value in figures.items() if not value > 0 and not name.startswith(maybe_nothing)] == []
     assert (report.lost, report.doubled) == (0, 0), report.notes
     assert {cost.component for cost in report.costs} >= {"300: worker send.normal", "300: api", "500: sum"}

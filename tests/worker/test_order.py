@@ -54,6 +54,19 @@ def test_a_mail_without_a_deadline_is_overtaken_for_a_day_at_most(house: House) 
     assert next_of(house, 3) == [accepted.submission_id for accepted in (waiting, urgent, patient)]
 
 
+def test_a_tenant_who_is_alone_has_every_worker(house: House) -> None:
+    letters = house.submit(*(f"reader{number}@example.com" for number in range(6)))
+    mine = {message.id for message in house.messages(letters)}
+    with house.runtime.engine.connect() as one, house.runtime.engine.connect() as another:
+        batches = [
+            lease.claim(connection, house.mailer_id, 0, worker=name, batch=3, lease=timedelta(minutes=1))
+            for name, connection in (("one", one), ("another", another))
+        ]
+    taken = [{message.id for message in batch.messages} for batch in batches if batch]
+    assert [len(ids) for ids in taken] == [3, 3]
+    assert taken[0] | taken[1] == mine
+
+
 def test_a_deadline_is_no_reason_to_be_sent_before_its_time(house: House) -> None:
     at = in_minutes(5)
     accepted = house.submit("a@example.com", send_at=at, expires_at=in_minutes(10))
