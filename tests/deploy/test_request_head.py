@@ -31,7 +31,7 @@ def port() -> Iterator[int]:
     thread.start()
     yield listening.getsockname()[1]
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
     listening.close()
 
 

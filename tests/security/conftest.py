@@ -32,5 +32,5 @@ def port(settings: Settings) -> Iterator[int]:  # noqa: F811 -- the fixture
     thread.start()
     yield listening.getsockname()[1]
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
     listening.close()

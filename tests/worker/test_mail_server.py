@@ -117,14 +117,14 @@ def listening(gate: Gate, *places: Place) -> Iterator[list[Any]]:
         loop.run_until_complete(serve(gate, places, longest=LONGEST, name="mx.demo.test", until=stop.wait, ready=know))
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0.02))
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield sockets
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 
@@ -133,7 +133,7 @@ LOOPBACK = Place(lmtp=False, host="127.0.0.1", port=0)
 
 @pytest.fixture
 def server(office: Office) -> Iterator[smtplib.SMTP]:
-    with listening(Gate(office.runtime), LOOPBACK) as [(host, port)], smtplib.SMTP(host, port, timeout=10) as client:
+    with listening(Gate(office.runtime), LOOPBACK) as [(host, port)], smtplib.SMTP(host, port, timeout=60) as client:
         yield client
 
 
@@ -368,7 +368,7 @@ def test_while_the_database_is_away_the_sender_is_told_to_come_back(office: Offi
         def take(self, *_: Any) -> None:
             raise OperationalError("insert", {}, Exception("away"))
 
-    with listening(Away(office.runtime), LOOPBACK) as [(host, port)], smtplib.SMTP(host, port, timeout=10) as client:
+    with listening(Away(office.runtime), LOOPBACK) as [(host, port)], smtplib.SMTP(host, port, timeout=60) as client:
         client.ehlo()
         client.mail("")
         assert client.rcpt("early@demo.test")[0] == 451
@@ -410,8 +410,8 @@ def test_one_connection_too_many_is_told_to_come_back(office: Office, monkeypatc
     monkeypatch.setattr("worker.mail_server.MOST_SESSIONS", 1)
     with (
         listening(Gate(office.runtime), LOOPBACK) as [(host, port)],
-        smtplib.SMTP(host, port, timeout=10),
-        socket.create_connection((host, port), timeout=10) as second,
+        smtplib.SMTP(host, port, timeout=60),
+        socket.create_connection((host, port), timeout=60) as second,
     ):
         assert second.recv(100).startswith(b"421 4.3.2")
 
