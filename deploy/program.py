@@ -23,6 +23,8 @@ _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -120,7 +122,13 @@ def _fork(program: Program, log: int | None) -> Process:
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    # What is told to end at once must hear it with its own ears, not with ours.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    try:
+        pid = os.fork()
+    finally:
+        if os.getpid() == parent:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
     if pid:
         return Forked(pid)
     code = 1
@@ -144,6 +152,7 @@ def _forget_parent(log: int | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     if log is not None:

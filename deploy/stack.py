@@ -31,6 +31,10 @@ PRELOADED = (
     "worker.beat", "worker.run", "celery.bin.celery", "celery.worker.components", "celery.worker.consumer",
     "celery.worker.strategy", "celery.concurrency.solo", "celery.concurrency.prefork", "celery.app.log",
     "celery.app.amqp", "celery.app.control", "celery.app.events", "kombu.transport.redis",
+    "celery.apps.worker", "celery.backends.base", "celery.events.dispatcher", "celery.fixups.django",
+    "celery.loaders.app", "celery.utils.debug", "celery.utils.static", "celery.worker.autoscale",
+    "celery.worker.consumer.delayed_delivery", "billiard.heap", "billiard.popen_fork", "billiard.sharedctypes",
+    "cffi.cparser", "worker.pool",
 )  # fmt: skip
 """What our processes would import one by one, so that they start in the time of one."""
 

@@ -16,7 +16,7 @@ from types import FrameType
 
 from deploy.program import Process, Program, last_lines, start
 
-FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 2.0
 """Seconds before a program that died is started again: the first time, doubling up to the last."""
 STEADY_SECONDS = 10.0
 """A program that ran this long has recovered; its backoff starts over."""
