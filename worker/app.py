@@ -46,6 +46,8 @@ def celery_app(settings: Settings) -> Celery:
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
         worker_max_memory_per_child=400_000,
+        # A new process waits up to 10 s for the database; one that is killed meanwhile only begins to wait again.
+        worker_proc_alive_timeout=60,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,

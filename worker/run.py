@@ -1,19 +1,30 @@
 """Starting a worker process: which queues, how many children, and the runtime of each."""
 
 import gc
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from celery.signals import worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+from celery.signals import (
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from worker import logs
 from worker.app import celery_app
+from worker.deadline import end_within
 from worker.heartbeat import Heartbeat
 from worker.meter import Flusher
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.tasks import register
+
+STOP_SECONDS = 50.0
+"""What is in hand may take so long after a SIGTERM. Shorter than the patience of what sends it: see deploy/systemd."""
 
 
 class Worker:
@@ -27,6 +38,7 @@ class Worker:
         self._runtime: Runtime | None = None
         self._heartbeat: Heartbeat | None = None
         self._flusher: Flusher | None = None
+        self._pid = os.getpid()
         self._opening = threading.Lock()
         register(self._app, self.runtime)
 
@@ -40,11 +52,13 @@ class Worker:
             return self._runtime
 
     def run(self) -> None:
-        """Works until SIGTERM; then finishes what is in hand and returns."""
+        """Works until SIGTERM; then finishes what is in hand, and returns or ends within `STOP_SECONDS`."""
         logs.configure(self._settings.log_level)
         solo = self._concurrency == 1
+        worker_shutting_down.connect(self._end_in_time, weak=False)
         (worker_ready if solo else worker_process_init).connect(self._begin, weak=False)
         (worker_shutdown if solo else worker_process_shutdown).connect(self._end, weak=False)
+        self._app.conf.worker_pool = "solo" if solo else "worker.pool:Prefork"
         gc.freeze()  # what was imported is never garbage; children share its pages
         self._app.worker_main(
             [
@@ -59,7 +73,13 @@ class Worker:
             ]
         )
 
+    def _end_in_time(self, **_: Any) -> None:
+        """The kernel ends us then, and the children with us, whatever they do. What they held is recovered."""
+        end_within(STOP_SECONDS)
+
     def _begin(self, **_: Any) -> None:
+        if os.getpid() != self._pid != os.getppid():
+            os._exit(1)  # our parent died before we could ask the kernel to end us with it
         self._heartbeat = Heartbeat(self.runtime(), self._queues)
         self._heartbeat.start()
         self._flusher = Flusher(self.runtime().meter, self.runtime().engine)
