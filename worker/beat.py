@@ -3,6 +3,7 @@
 This is what makes a lost bell cost a second. Several beats may run: everything here may be done twice.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -102,6 +103,8 @@ class Ticker:
 
     runtime: Runtime
     waiting_since: dict[Lane, float] = field(default_factory=dict)
+    missed_at: float = -math.inf
+    """When the database was away last, by `time.monotonic`: no worker could be heard of either."""
     fallbacks: Fallbacks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +114,8 @@ class Ticker:
         """Recovers leases, then rings. Raises nothing: a database or a broker that is away is waited for."""
         try:
             with self.runtime.engine.begin() as connection:
-                if recovered := lease.recover(connection):
+                listened = time.monotonic() - self.missed_at > lease.UNHEARD_SECONDS
+                if recovered := lease.recover(connection, listened=listened):
                     log.warning("leases_recovered", messages=recovered)
                     faultpoint("recovering")
             with self.runtime.engine.connect() as connection:
@@ -119,6 +123,8 @@ class Ticker:
             self._ring(due - self.runtime.pace.resting(due))
             self.fallbacks.divert()
         except (SQLAlchemyError, redis.RedisError) as error:
+            if isinstance(error, SQLAlchemyError):
+                self.missed_at = time.monotonic()
             log.warning("tick_failed", error=type(error).__name__, next=f"again in {TICK_SECONDS} s")
 
     def _ring(self, due: set[Lane]) -> None:

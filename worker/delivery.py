@@ -52,18 +52,23 @@ Composed = tuple[Held, OutboundEmail]
 
 
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
-    """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand."""
+    """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand.
+
+    Suspects of a crash come in small batches, which would spend most of their time waiting for the next bell: as many
+    of them go as there is time for.
+    """
     mailer = open_mailer(runtime, mailer_id)
-    if mailer is None or not mailer.sends:
-        return 0
-    allowed = runtime.pace.take(mailer, priority, mailer.provider.batch)
-    if not allowed:
-        return 0
-    with runtime.hands:
-        return _deliver_batch(runtime, mailer, priority, allowed)
+    started, taken = time.monotonic(), 0
+    while mailer and mailer.sends and (allowed := runtime.pace.take(mailer, priority, mailer.provider.batch)):
+        with runtime.hands:
+            batch = _deliver_batch(runtime, mailer, priority, allowed)
+        taken += len(batch.messages) if batch else 0
+        if batch is None or not batch.is_suspect or time.monotonic() - started >= TASK_SECONDS:
+            break
+    return taken
 
 
-def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> int:
+def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> Batch | None:
     longest = max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS)
     since = time.time_ns()
     with runtime.engine.begin() as connection:
@@ -75,7 +80,7 @@ def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed:
     claimed = len(batch.messages) if batch else 0
     runtime.pace.give_back(mailer, allowed - claimed)
     if batch is None:
-        return 0
+        return None
     faultpoint("claimed")
     started = time.monotonic()
     with deadline(longest), _handed_back(runtime, batch), closing(Delivery(runtime, mailer, batch)) as delivery:
@@ -83,7 +88,7 @@ def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed:
         delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
-    return claimed
+    return batch
 
 
 @contextmanager

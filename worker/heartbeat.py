@@ -17,7 +17,8 @@ from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
+RECONNECT_SECONDS = 0.5
 SILENT_SECONDS = 15.0
 """A worker that was not heard of for so long counts as gone."""
 
@@ -51,8 +52,8 @@ class Heartbeat:
                 with self._engine.connect() as connection:
                     self._hold(connection)
             except SQLAlchemyError as error:
-                log.warning("heartbeat_failed", error=type(error).__name__, next=f"again in {BEAT_SECONDS} s")
-                self._stop.wait(BEAT_SECONDS)
+                log.warning("heartbeat_failed", error=type(error).__name__, next=f"again in {RECONNECT_SECONDS} s")
+                self._stop.wait(RECONNECT_SECONDS)
 
     def _hold(self, connection: Connection) -> None:
         """Beats on one connection, which holds the lock, until it breaks."""

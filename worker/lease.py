@@ -24,6 +24,9 @@ CRASHES_TO_ISOLATE = 3
 SUSPECTS = 8
 """So many of the messages whose worker died go together the next time."""
 
+UNHEARD_SECONDS = 3.0
+"""A worker without its lock that was not heard of for so long is dead. Three heartbeats: see `worker.heartbeat`."""
+
 BLAMELESS = datetime(1970, 1, 1, tzinfo=UTC)
 """End of a lease that its living worker let go of: no reason to suspect the messages in it."""
 
@@ -63,6 +66,11 @@ class Batch:
     lease_id: int
     priority: int
     messages: tuple[Held, ...]
+
+    @property
+    def is_suspect(self) -> bool:
+        """A worker died with these in hand, and which of them it was is being found out."""
+        return self.messages[0].crashes > 0
 
 
 # A batch that is half a second old is held up by its server, not by us: a second worker would only wait beside the
@@ -113,13 +121,15 @@ _RETURN = text("""
 """)
 
 # A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock, and is heard of
-# every two seconds. Both must be gone, because a restart of the database frees all locks for a moment.
+# every second. Both must be gone, because a worker whose connection broke has no lock until it has another. Silence
+# means nothing where the database itself was away.
 _ORPHANS = text("""
     select lease.id, lease.message_ids, lease.expires_at > :blameless as crashed from lease
     left join worker_heartbeat worker on worker.name = lease.worker
     where lease.expires_at < clock_timestamp()
-       or (lease.created_at < clock_timestamp() - interval '1 second'
-           and (worker.name is null or worker.seen_at < clock_timestamp() - interval '5 seconds' and not exists (
+       or (:listened and lease.created_at < clock_timestamp() - interval '1 second'
+           and (worker.name is null or worker.seen_at < clock_timestamp() - :silent
+                and pg_postmaster_start_time() < clock_timestamp() - :silent and not exists (
                select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
                and classid::bigint << 32 | objid::bigint = worker.lock_key)))
     for update of lease skip locked
@@ -198,10 +208,15 @@ def end(connection: Connection, lease_id: int) -> None:
     connection.execute(text("delete from lease where id = :id"), {"id": lease_id})
 
 
-def recover(connection: Connection) -> int:
-    """Ends the leases of dead and overdue workers. Returns how many messages came back. Several may run at once."""
+def recover(connection: Connection, *, listened: bool = True) -> int:
+    """Ends the leases of dead and overdue workers. Returns how many messages came back. Several may run at once.
+
+    listened: whether living workers could be heard of for the last `UNHEARD_SECONDS`; otherwise only what is overdue is
+    recovered.
+    """
     recovered = 0
-    for lease_id, message_ids, crashed in connection.execute(_ORPHANS, {"blameless": BLAMELESS}).all():
+    question = {"blameless": BLAMELESS, "listened": listened, "silent": timedelta(seconds=UNHEARD_SECONDS)}
+    for lease_id, message_ids, crashed in connection.execute(_ORPHANS, question).all():
         parameters = {"ids": message_ids, "lease_id": lease_id, "crash": int(crashed), "isolate": CRASHES_TO_ISOLATE}
         recovered += connection.execute(_RECOVER, parameters).scalar_one()
         end(connection, lease_id)

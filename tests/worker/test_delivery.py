@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -14,8 +14,10 @@ from models.message import UNTIL_SOMEBODY_ACTS, Message
 from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Result
 from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
 from providers.smtp import Smtp
+from tests.conftest import wait_until
 from tests.worker.house import House, settings_for
 from worker import lease, submissions
+from worker.beat import Ticker
 from worker.delivery import Delivery
 from worker.lease import CRASHES_TO_ISOLATE
 
@@ -327,8 +329,42 @@ def test_a_restart_of_the_database_frees_locks_but_not_the_leases_of_the_living(
     assert house.message(accepted).state == "claimed"
     with house.runtime.engine.begin() as connection:
         connection.execute(text("update worker_heartbeat set seen_at = seen_at - interval '6 seconds'"))
-    house.tick()
-    assert house.message(accepted).state == "queued"
+
+    def taken_back() -> bool:
+        house.tick()
+        return house.message(accepted).state == "queued"
+
+    wait_until(taken_back, "its silence means something")
+
+
+def test_silence_while_the_database_was_away_ends_nobodys_lease(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("select", {}, Exception("away"))
+
+    accepted = house.submit("ann@example.com")
+    _claimed(house)
+    with house.runtime.engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into worker_heartbeat (name, queues, lock_key) values (:name, '{}', 4711) on conflict do nothing"
+            ),
+            {"name": house.runtime.name},
+        )
+        connection.execute(text("update worker_heartbeat set seen_at = seen_at - interval '1 minute'"))
+        connection.execute(text("update lease set created_at = created_at - interval '1 minute'"))
+    ticker = Ticker(house.runtime)
+    with monkeypatch.context() as patched:
+        patched.setattr(lease, "recover", away)
+        ticker.tick()
+    ticker.tick()
+    assert house.message(accepted).state == "claimed"
+    ticker.missed_at -= lease.UNHEARD_SECONDS  # as if so much time had passed
+
+    def taken_back() -> bool:
+        ticker.tick()
+        return house.message(accepted).state == "queued"
+
+    wait_until(taken_back, "its silence means something")
 
 
 def test_what_a_dead_worker_was_sending_is_uncertain_and_not_sent_again(house: House) -> None:
@@ -495,15 +531,45 @@ def test_a_message_that_kills_its_worker_is_isolated_and_its_neighbours_go_out(h
 
 @pytest.mark.parametrize(("deaths", "companies"), [(1, [8, 2]), (2, [2] + [1] * 8)])
 def test_what_was_in_hand_when_a_worker_died_is_claimed_in_small_company_and_then_alone(
-    house: House, deaths: int, companies: list[int]
+    house: House, monkeypatch: pytest.MonkeyPatch, deaths: int, companies: list[int]
 ) -> None:
+    """All in one turn: between small companies nobody waits for another bell."""
     house.submit(*(f"ann{number}@example.com" for number in range(10)))
     for _ in range(deaths):
         _claimed(house)
         _let_leases_run_out(house)
         house.tick()
     house.submit("cat@example.com", "dan@example.com", "eve@example.com")
-    assert [house.deliver() for _ in range(len(companies) + 2)] == [*companies, 3, 0]
+    claimed = _counting_claims(monkeypatch)
+    assert house.deliver() == 13
+    assert claimed == [*companies, 3]
+
+
+def test_suspects_of_a_crash_give_way_to_other_lanes_after_a_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.delivery.TASK_SECONDS", 0.0)
+    house.submit(*(f"ann{number}@example.com" for number in range(10)))
+    _claimed(house)
+    _let_leases_run_out(house)
+    house.tick()
+    claimed = _counting_claims(monkeypatch)
+    house.deliver()
+    assert claimed == [8]
+
+
+def _counting_claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each claim takes from now on."""
+    counts: list[int] = []
+    claim = lease.claim
+
+    def counted(*args: Any, **options: Any) -> lease.Batch | None:
+        batch = claim(*args, **options)
+        counts.append(len(batch.messages) if batch else 0)
+        return batch
+
+    monkeypatch.setattr(lease, "claim", counted)
+    return counts
 
 
 def _delivered(house: House, recipient: str) -> Message:
