@@ -23,6 +23,9 @@ from worker.mailers import mailer_purpose
 from worker.reports import apply_reports, store
 from worker.settings import Settings
 
+BURST = 10
+"""Batches at most that go out before anything else is done."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -102,11 +105,13 @@ class Run(House):
         return self._report(time.monotonic() - started)
 
     def _work(self) -> None:
-        took = self.deliver()
+        took = [self.deliver()]
+        while took[-1] and len(took) < BURST:
+            took.append(self.deliver())
         self._reconnect()
         self._hand_over()
         self._follow_up()
-        if not took:
+        if not took[0]:
             time.sleep(0.02)
 
     def _follow_up(self) -> None:
