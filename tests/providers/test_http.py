@@ -1,8 +1,6 @@
 """The one place that makes requests: what is surely not sent, what is uncertain, and every bound."""
 
 import email.utils
-import importlib
-import inspect
 import socket
 import ssl
 import threading
@@ -13,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-import urllib3
 
 import providers.http
 import providers.http_connection
@@ -349,37 +346,6 @@ def test_a_peer_that_never_shakes_hands_is_surely_not_sent(raw: Callable[..., Ra
 
     with pytest.raises(NotSent):
         to(f"https://127.0.0.1:{raw(mute).port}", LOCAL, Timeout(0.3, 0.3, 0.6)).call("GET", "/")
-
-
-def faults() -> list[type[Exception]]:
-    found = []
-    for module, base in (
-        ("requests.exceptions", requests.RequestException),
-        ("urllib3.exceptions", urllib3.exceptions.HTTPError),
-    ):
-        for _, kind in inspect.getmembers(importlib.import_module(module), inspect.isclass):
-            if issubclass(kind, base) and not issubclass(kind, Warning):
-                found.append(kind)
-    return [*found, OSError, TimeoutError, ssl.SSLError, ConnectionResetError, socket.gaierror]
-
-
-@pytest.mark.parametrize("kind", faults(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-@pytest.mark.parametrize("written", [True, False])
-def test_every_fault_of_the_libraries_is_translated(
-    api: Api, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], written: bool
-) -> None:
-    class Injected(kind):  # type: ignore[valid-type, misc]
-        def __init__(self) -> None:
-            Exception.__init__(self, "https://api.test/?token=sesame")
-
-    def broken(*_: object, **__: object) -> None:
-        providers.http_connection.current.get().written = written
-        raise Injected
-
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", broken)
-    with pytest.raises(NoAnswer if written else NotSent) as caught:
-        api.call("POST", "/", data=b"x")
-    assert "sesame" not in str(caught.value)
 
 
 def test_a_bug_of_ours_is_not_taken_for_a_fault(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,10 @@
 """Microsoft 365 against its emulator: drafts, sends, uploads, tokens, notifications."""
 
-import inspect
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import msal
 import pytest
 
 from providers.base import BadSignature, HookRequest, Lookup, Mailbox, NotKept, OutboundEmail, Result
@@ -440,37 +437,6 @@ def test_every_refusal_of_the_token_endpoint_has_its_outcome(
     assert outcome.result is result
     assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
     assert microsoft.mails == {}
-
-
-def msal_errors() -> list[type[Exception]]:
-    """Every exception class of msal's own modules that renewing a token imports."""
-    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] == "msal"]
-    kinds = {kind for module in loaded for _, kind in inspect.getmembers(module, inspect.isclass)}
-    return sorted(
-        (kind for kind in kinds if issubclass(kind, Exception) and kind.__module__.startswith("msal")),
-        key=lambda kind: kind.__name__,
-    )
-
-
-@pytest.mark.parametrize("kind", [*msal_errors(), KeyError, TypeError, AttributeError, ValueError])
-def test_no_exception_of_msal_gets_out(
-    microsoft: Microsoft365Emulator, adapter: Microsoft365, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
-) -> None:
-    class Injected(kind):  # type: ignore[valid-type, misc]
-        def __init__(self) -> None:
-            Exception.__init__(self, "a-secret")
-
-        def __str__(self) -> str:
-            return "broken"
-
-    def broken(*_: object, **__: object) -> None:
-        raise Injected
-
-    monkeypatch.setattr(msal.ConfidentialClientApplication, "acquire_token_by_refresh_token", broken)
-    [outcome] = adapter.send([mail()])
-    assert outcome.result in (Result.TRANSIENT, Result.CREDENTIALS)
-    assert "a-secret" not in outcome.detail
-    assert microsoft.calls_to("/send") == microsoft.calls_to("/messages") == []
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"", {"token_type": "Bearer"}])

@@ -1,8 +1,6 @@
 """Postmark against its emulator: what goes out, what each answer means, what its webhooks become."""
 
 import base64
-import importlib
-import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -10,7 +8,6 @@ from typing import Any
 
 import postmarker.exceptions
 import pytest
-import requests
 from postmarker.core import PostmarkClient
 
 import providers.postmark
@@ -278,35 +275,6 @@ def test_a_refusal_carries_postmarks_own_words_and_code(postmark: PostmarkEmulat
 def test_nothing_listening_is_surely_not_sent(postmark: PostmarkEmulator) -> None:
     postmark.stop()
     assert send_one(open_adapter(postmark)).result is Result.TRANSIENT
-
-
-def library_errors() -> list[Exception]:
-    kinds: list[Any] = [
-        kind
-        for module in ("postmarker.exceptions", "requests.exceptions")
-        for _, kind in inspect.getmembers(importlib.import_module(module), inspect.isclass)
-        if issubclass(kind, Exception) and not issubclass(kind, Warning) and kind.__module__ == module
-    ]
-    return [
-        kind("x", error_code=1)
-        if issubclass(kind, postmarker.exceptions.ClientError)
-        else kind("x", "", 0)
-        if issubclass(kind, requests.JSONDecodeError)
-        else kind("x")
-        for kind in kinds
-    ]
-
-
-@pytest.mark.parametrize("error", library_errors(), ids=lambda error: type(error).__name__)
-def test_no_exception_of_the_library_gets_out(
-    adapter: Postmark, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(adapter._client, "call", broken)
-    assert send_one(adapter).result is Result.UNCERTAIN
-    assert adapter.lookup(mail()).answer is Lookup.UNANSWERED
 
 
 def test_the_token_is_in_no_repr_and_no_outcome(postmark: PostmarkEmulator) -> None:
