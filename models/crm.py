@@ -3,10 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import Index, PrimaryKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, Key, Tenant
+from models.base import Base, Created, Key, Tenant, uuid7
 
 
 class Contact(Base):
@@ -63,17 +63,19 @@ class Activity(Base):
 
     __tablename__ = "activity"
     __table_args__ = (
-        UniqueConstraint("message_id", "entity_type", "entity_id", "kind"),
+        # What must be there once is the key. One of the ids alone would lie scattered over an index of its own.
+        PrimaryKeyConstraint("message_id", "entity_type", "entity_id", "kind"),
         Index(None, "workspace_id", "entity_type", "entity_id", "created_at", "id"),
         {"postgresql_partition_by": "RANGE (message_id)"},
     )
 
-    id: Mapped[Key]
+    id: Mapped[UUID] = mapped_column(default=uuid7)
+    """Tells lines of the same moment apart."""
     workspace_id: Mapped[Tenant]
     entity_type: Mapped[str]
     """``contact``, ``deal`` or ``customer``."""
     entity_id: Mapped[UUID]
-    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID]
     """The mail, sent or received; the month of the line is its."""
     kind: Mapped[str]
     direction: Mapped[str]

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from models.base import uuid7
 from models.event import WIRE_NAMES, EventType
@@ -38,37 +38,50 @@ class NewEvent:
 # rolled-back transaction leaves no gap.
 _NUMBERS = text("update workspace set event_cursor = event_cursor + :count where id = :id returning event_cursor")
 
-_APPEND = text("""
-    with given as (
-        select * from jsonb_to_recordset(cast(:events as jsonb)) as e(
-            id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text,
-            recipients text[], data jsonb, digest text, at timestamptz, endpoint_id uuid)
-    ), appended as (
+_APPEND = """
+    {given}, appended as (
         insert into event (id, workspace_id, cursor, message_id, submission_id, seq, type, state, recipients, data, at)
-        select g.id, :workspace_id, :cursor + g.position, g.message_id, g.submission_id,
-               coalesce(earlier.last, 0) + row_number() over (partition by g.message_id order by g.position),
-               g.type, g.state, g.recipients, coalesce(g.data, '{}'), g.at
+        select g.id, g.workspace_id, g.cursor, g.message_id, g.submission_id,
+               coalesce(earlier.last, 0) + row_number() over (partition by g.message_id order by g.cursor),
+               g.type, g.state, g.recipients, coalesce(g.data, '{{}}'), g.at
         from given g
         left join lateral (select max(seq) as last from event
                            where event.message_id = g.message_id and event.id >= :since) earlier on true
-        returning id, submission_id, type
     ), known as (
         insert into event_key (digest, event_id) select decode(g.digest, 'hex'), g.id from given g
         where g.digest is not null
     ), deliveries as (
         insert into webhook_delivery (id, workspace_id, endpoint_id, event_id, due_at, created_at)
-        select gen_random_uuid(), :workspace_id, endpoint.id, appended.id, clock_timestamp(), clock_timestamp()
-        from appended join given g on g.id = appended.id
-             join webhook_endpoint endpoint on endpoint.workspace_id = :workspace_id and endpoint.status = 'active'
-                  and (g.endpoint_id is null or g.endpoint_id = endpoint.id)
-             left join submission s on s.id = appended.submission_id
+        select gen_random_uuid(), g.workspace_id, endpoint.id, g.id, clock_timestamp(), clock_timestamp()
+        from given g join webhook_endpoint endpoint on endpoint.workspace_id = g.workspace_id
+                  and endpoint.status = 'active' and (g.endpoint_id is null or g.endpoint_id = endpoint.id)
+             left join submission s on s.id = g.submission_id
         where g.endpoint_id is not null
            or endpoint.events && array['*', g.wire]
               and (endpoint.campaign_id is null or endpoint.campaign_id = s.campaign_id)
-              and (endpoint.ref_id is null or endpoint.ref_id = appended.submission_id)
+              and (endpoint.ref_id is null or endpoint.ref_id = g.submission_id)
         returning endpoint_id
     )
     select distinct endpoint_id from deliveries
+"""
+
+
+def appending(given: str) -> TextClause:
+    """The statement that appends the events of ``given`` and addresses them; its rows are the endpoints.
+
+    given: ``with`` and the query named ``given``, whose columns are those of an event, less ``seq``, and ``wire``,
+    ``digest`` and ``endpoint_id``. Parameters: what it asks for, and ``since`` (see `since`).
+    """
+    return text(_APPEND.format(given=given))
+
+
+_APPEND_ROWS = appending("""
+    with given as (
+        select e.*, cast(:workspace_id as uuid) as workspace_id, :cursor + e.position as cursor
+        from jsonb_to_recordset(cast(:events as jsonb)) as e(
+            id uuid, message_id uuid, submission_id uuid, position int, type text, wire text, state text,
+            recipients text[], data jsonb, digest text, at timestamptz, endpoint_id uuid)
+    )
 """)
 
 
@@ -113,15 +126,14 @@ def _append(connection: Connection, workspace_id: UUID, events: Sequence[NewEven
     last = connection.execute(_NUMBERS, {"id": workspace_id, "count": len(events)}).scalar_one()
     rows = [_row(position, event) for position, event in enumerate(events, start=1)]
     parameters = {"events": orjson.dumps(rows).decode(), "workspace_id": workspace_id, "cursor": last - len(events)}
-    return set(connection.execute(_APPEND, parameters | {"since": _since(events)}).scalars())
-
-
-def _since(events: Sequence[NewEvent]) -> UUID:
-    """No event of these messages has a lower id: an event is younger than its message, by clocks an hour apart at most.
-
-    It spares the months before.
-    """
     oldest = min((event.message_id for event in events if event.message_id is not None), default=UUID(int=0))
+    return set(connection.execute(_APPEND_ROWS, parameters | {"since": since(oldest)}).scalars())
+
+
+def since(oldest: UUID) -> UUID:
+    """No event of this message or a later one has a lower id: an event is younger than its message, by clocks an hour
+    apart at most. It spares the months before.
+    """
     return UUID(int=max(0, oldest.int - (3_600_000 << 80)))
 
 

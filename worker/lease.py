@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from models.arrays import Ids
 from models.message import Priority, State
 from worker.bell import SEND_QUEUES
 from worker.standstill import RUNS
@@ -187,7 +188,7 @@ def claim(
 def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> None:
     """Gives back what is still in hand, due at once: the claimed to the queue; the uncertain stay uncertain."""
     if messages:
-        connection.execute(_RETURN, {"ids": [message.id for message in messages], "lease_id": lease_id})
+        connection.execute(_RETURN, {"ids": Ids(message.id for message in messages), "lease_id": lease_id})
 
 
 def give_up(connection: Connection, lease_id: int) -> None:

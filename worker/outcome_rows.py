@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from models.arrays import Ids
 from models.message import OPEN, TRANSITIONS, UNTIL_SOMEBODY_ACTS, State
 from worker.lease import Held
 from worker.outcome import Verdict
@@ -90,7 +91,7 @@ def record_verdicts(
     changes no state, but stays on the message as evidence.
     """
     rows = [_row(verdict) for verdict in verdicts]
-    parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": [one.id for one in begin]}
+    parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": Ids(one.id for one in begin)}
     returns = any(verdict.state is State.QUEUED for verdict in verdicts)
     statement = _RECORD_RETURNS if returns else _RECORD_OUTCOMES
     done = connection.execute(statement, parameters | {"held": UNTIL_SOMEBODY_ACTS}).all()

@@ -9,20 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.event import EventType
+from models.arrays import Ids
 from models.message import ACCEPTED
-from providers import CONFIRMS_DELIVERY
 from worker.bell import FOLLOWUP_QUEUE, endpoint_lane
-from worker.events import NewEvent, append_events
 from worker.faults import faultpoint
 from worker.meter import count_outcomes
+from worker.outcome_events import append_outcomes, append_repaired, append_unlogged
 from worker.runtime import Runtime
 from worker.standstill import RUNS
 from worker.traces import MOST
@@ -46,7 +44,7 @@ LONGEST_WAIT_SECONDS = 10.0
 class Outbox:
     """Outbox rows taken in this transaction, and the messages they name."""
 
-    message_ids: list[UUID]
+    message_ids: Ids
     tries: int
     """The most that any of them was tried; above 0 the log had failed before."""
 
@@ -77,21 +75,25 @@ _TAKE = text(f"""
     returning f.id, f.message_ids, f.tries
 """)  # noqa: S608 -- constants
 
-_SUBMISSIONS = """
-    submitted as materialized (
+_FINISHED = """
+    finished as materialized (
+        select m.id, m.workspace_id, m.submission_id, m.priority, m.state, m.subject, m.recipients, m.mailer_id,
+               m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, m.finished_at, m.created_at
+        from message m where m.id = any(:ids) and m.finished_at is not null
+    ), submitted as materialized (
         select s.id, s.content->>'subject' as subject, s.content->'sender'->>'email' as sender_email, s.total,
                s.content->'in_reply_to' is not null as is_reply, s.campaign_id,
                s.contact_id, s.deal_id, s.customer_id,
                s.sender_user_id, s.awaited,
                array(select item->>'email' from jsonb_array_elements(coalesce(s.content->'cc', '[]')) item) as cc,
                s.content->'attachments'->0->>'filename' as attachment_filename
-        from submission s where s.id = any(select distinct submission_id from message where id = any(:ids))
+        from submission s where s.id in (select submission_id from finished)
     )
 """
 
 # A message that was put back into the queue since (a person's retry) has no outcome now; its next one is recorded.
 _LOG = text(f"""
-    with {_SUBMISSIONS}
+    with {_FINISHED}
     insert into email_log (message_id, workspace_id, submission_id, priority, type, status, subject, sender_email,
         recipient_email, recipients, cc, provider, mailer_id, rfc_message_id, provider_message_id, thread_id,
         sender_user_id, contact_id, deal_id, customer_id, campaign_id, attachment_filename, error, finished_at,
@@ -103,10 +105,10 @@ _LOG = text(f"""
            mailer.provider, m.mailer_id, m.rfc_message_id, m.provider_message_id, m.thread_id, s.sender_user_id,
            contact.id, deal.id, customer.id, s.campaign_id, s.attachment_filename,
            m.reason, m.finished_at, m.created_at
-    from message m join submitted s on s.id = m.submission_id join mailer on mailer.id = m.mailer_id
-         left join contact on contact.id = s.contact_id left join deal on deal.id = s.deal_id
-         left join customer on customer.id = s.customer_id
-    where m.id = any(:ids) and m.finished_at is not null
+    from finished m join submitted s on s.id = m.submission_id join mailer on mailer.id = m.mailer_id
+         left join contact on contact.id = s.contact_id and contact.workspace_id = m.workspace_id
+         left join deal on deal.id = s.deal_id and deal.workspace_id = m.workspace_id
+         left join customer on customer.id = s.customer_id and customer.workspace_id = m.workspace_id
     on conflict (message_id) do update set status = excluded.status, error = excluded.error, subject = excluded.subject,
         rfc_message_id = excluded.rfc_message_id, provider_message_id = excluded.provider_message_id,
         finished_at = excluded.finished_at
@@ -127,12 +129,12 @@ _ACTIVITIES = text("""
 _THREADS = text("""
     insert into thread as t (id, workspace_id, subject, participants, last_direction, has_outbound, provider_thread_id,
         contact_id, deal_id, customer_id, last_message_at)
-    select distinct on (l.thread_id) l.thread_id, l.workspace_id, l.subject,
+    select distinct on (m.thread_id) m.thread_id, l.workspace_id, l.subject,
            array(select distinct lower(address) from unnest(l.recipients || l.cc || l.sender_email) address order by 1),
            'outbound', true, m.provider_thread_id, l.contact_id, l.deal_id, l.customer_id, l.finished_at
-    from email_log l join message m on m.id = l.message_id
-    where l.message_id = any(:ids) and l.thread_id is not null and l.status = any(:accepted)
-    order by l.thread_id, l.finished_at desc
+    from message m join email_log l on l.message_id = m.id
+    where m.id = any(:ids) and m.thread_id is not null and l.status = any(:accepted)
+    order by m.thread_id, l.finished_at desc
     on conflict (id) do update set
         participants = array(
             select distinct address from unnest(t.participants || excluded.participants) address order by 1),
@@ -143,16 +145,12 @@ _THREADS = text("""
         last_message_at = greatest(t.last_message_at, excluded.last_message_at)
 """)
 
-_OUTCOMES = text("""
-    select m.id, m.workspace_id, m.submission_id, m.state, m.recipients, m.outcomes, m.reason, m.finished_at,
-           mailer.provider
-    from message m join mailer on mailer.id = m.mailer_id
-    where m.id = any(:ids) and m.finished_at is not null order by m.id
-""")
-
 _ANNOUNCE = text("""
-    select pg_notify(:channel, m.id || ' ' || :word)
-    from message m join submission s on s.id = m.submission_id where m.id = any(:ids) and s.awaited
+    with mine as materialized (select id, submission_id from message where id = any(:ids)),
+    awaited as materialized (
+        select id from submission s where s.id in (select submission_id from mine) and s.awaited
+    )
+    select pg_notify(:channel, mine.id || ' ' || :word) from mine join awaited on awaited.id = mine.submission_id
 """)
 
 _TRACED = text("""
@@ -213,7 +211,7 @@ def _record_group(runtime: Runtime, trust: int) -> Group:
 
 def _take(connection: Connection, trust: int) -> Outbox:
     rows = connection.execute(_TAKE, {"batch": BATCH, "trust": trust}).all()
-    ids = sorted({message_id for row in rows for message_id in row.message_ids})
+    ids = Ids(sorted({message_id for row in rows for message_id in row.message_ids}))
     return Outbox(ids, max((row.tries for row in rows), default=0))
 
 
@@ -224,66 +222,15 @@ def _traced(connection: Connection, outbox: Outbox) -> Sequence[str]:
 
 def _write(connection: Connection, outbox: Outbox) -> set[UUID]:
     """Everything that follows from an outcome. Returns the endpoints that have something to deliver."""
-    parameters = {"ids": outbox.message_ids, "accepted": ["sent", "delivered", "bounced", "complained"]}
+    parameters = {"ids": outbox.message_ids, "accepted": sorted(state.value for state in ACCEPTED)}
     connection.execute(_LOG, parameters)
     connection.execute(_THREADS, parameters)
     connection.execute(_ACTIVITIES, parameters)
     count_outcomes(connection, outbox.message_ids)
-    outcomes = connection.execute(_OUTCOMES, parameters).all()
-    events = [event for row in outcomes for event in _events(row)]
-    if outbox.tries:
-        events += [_log_event(row, EventType.LOG_REPAIRED) for row in outcomes]
-    endpoints = append_events(connection, events)
+    append = append_repaired if outbox.tries else append_outcomes
+    endpoints = append(connection, outbox.message_ids)
     _announce(connection, outbox, "ok")
     return endpoints
-
-
-def _events(row: Any) -> list[NewEvent]:
-    """What an outcome means to the outside: one event per kind of outcome, naming its recipients."""
-    by_type: dict[EventType, list[str]] = {}
-    for address in row.recipients:
-        outcome = (row.outcomes or {}).get(address, {}).get("outcome")
-        by_type.setdefault(_event_type(row, outcome), []).append(address)
-    return [_event(row, type_, addresses) for type_, addresses in by_type.items()]
-
-
-def _event_type(row: Any, outcome: str | None) -> EventType:
-    if outcome in ("permanent", "suppressed", "skipped") or row.state not in ACCEPTED:
-        composed = not (row.reason or "").startswith("could not be composed")
-        return EventType.FAILED if composed else EventType.GENERATION_FAILED
-    return EventType.ACCEPTED if row.provider in CONFIRMS_DELIVERY else EventType.DELIVERED
-
-
-def _event(row: Any, type_: EventType, addresses: Sequence[str]) -> NewEvent:
-    data: dict[str, Any] = {}
-    if type_ is EventType.DELIVERED:
-        data["evidence"] = "accepted"
-    if type_ in (EventType.FAILED, EventType.GENERATION_FAILED):
-        details = [(row.outcomes or {}).get(address, {}).get("detail") for address in addresses]
-        data["reason"] = next((detail for detail in details if detail), row.reason)
-        data["status"] = row.state
-    return NewEvent(
-        workspace_id=row.workspace_id,
-        message_id=row.id,
-        submission_id=row.submission_id,
-        type=type_,
-        state=row.state,
-        recipients=tuple(addresses),
-        at=row.finished_at,
-        data=data,
-    )
-
-
-def _log_event(row: Any, type_: EventType) -> NewEvent:
-    return NewEvent(
-        workspace_id=row.workspace_id,
-        message_id=row.id,
-        submission_id=row.submission_id,
-        type=type_,
-        state=row.state,
-        recipients=tuple(row.recipients),
-        at=row.finished_at,
-    )
 
 
 def _postpone(connection: Connection, outbox: Outbox, error: SQLAlchemyError) -> set[UUID]:
@@ -302,8 +249,7 @@ def _postpone(connection: Connection, outbox: Outbox, error: SQLAlchemyError) ->
     _announce(connection, outbox, "failed")
     if outbox.tries:
         return set()
-    accepted = [row for row in connection.execute(_OUTCOMES, parameters) if row.state == "sent"]
-    return append_events(connection, [_log_event(row, EventType.LOG_FAILED) for row in accepted])
+    return append_unlogged(connection, outbox.message_ids)
 
 
 def _announce(connection: Connection, outbox: Outbox, word: str) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from models.arrays import Words
 from models.content import SendSettings
 
 EVERYTHING = ""
@@ -54,7 +55,7 @@ def read_wishes(
         lists.add(each.list_id)
         if each.open_tracking or each.click_tracking:
             lists.add(TRACKING)
-    keys = list({address.lower() for address in addresses})
+    keys = Words({address.lower() for address in addresses})
     rows = connection.execute(_LISTED, {"workspace_id": workspace_id, "lists": list(lists), "addresses": keys})
     listed: dict[str, dict[str, str]] = {}
     for address, list_id, reason in rows:

@@ -103,8 +103,7 @@ def upgrade() -> None:
     sa.Column('detail', postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), server_default='{}', nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_activity_workspace_id'), ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id', 'message_id', name=op.f('pk_activity')),
-    sa.UniqueConstraint('message_id', 'entity_type', 'entity_id', 'kind', name=op.f('uq_activity_message_id_entity_type_entity_id_kind')),
+    sa.PrimaryKeyConstraint('message_id', 'entity_type', 'entity_id', 'kind', name=op.f('pk_activity')),
     postgresql_partition_by='RANGE (message_id)'
     )
     op.create_index(op.f('ix_activity_workspace_id_entity_type_entity_id_created_at_id'), 'activity', ['workspace_id', 'entity_type', 'entity_id', 'created_at', 'id'], unique=False)
@@ -638,7 +637,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['submission_id'], ['submission.id'], name=op.f('fk_message_submission_id')),
     sa.ForeignKeyConstraint(['workspace_id'], ['workspace.id'], name=op.f('fk_message_workspace_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_message')),
-    postgresql_with={'fillfactor': '60', 'autovacuum_vacuum_scale_factor': '0.02'}
+    postgresql_with={'fillfactor': '35', 'autovacuum_vacuum_scale_factor': '0.02', 'autovacuum_analyze_scale_factor': '0.4'}
     )
     op.create_index('message_due', 'message', ['mailer_id', 'priority', 'due_at'], unique=False, postgresql_where=sa.text('due_at is not null'))
     op.create_index('message_submission', 'message', ['submission_id', 'id'], unique=False)
