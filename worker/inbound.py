@@ -92,10 +92,11 @@ _THREAD = text("""
            false, 'inbound', true, :has_outbound, :provider_thread_id, coalesce(linked.id, sender.id), deal.id,
            customer.id, :received_at
     from (values (1)) one
-         left join contact linked on linked.id = :contact_id
+         left join contact linked on linked.id = :contact_id and linked.workspace_id = :workspace_id
          left join lateral (select id from contact where workspace_id = :workspace_id
                             and lower(email) = lower(:from_email) order by id limit 1) sender on true
-         left join deal on deal.id = :deal_id left join customer on customer.id = :customer_id
+         left join deal on deal.id = :deal_id and deal.workspace_id = :workspace_id
+         left join customer on customer.id = :customer_id and customer.workspace_id = :workspace_id
     on conflict (id) do update set
         participants = array(
             select distinct address from unnest(t.participants || excluded.participants) address order by 1),
@@ -113,9 +114,9 @@ _ACTIVITIES = text("""
     select gen_random_uuid(), t.workspace_id, link.kind, link.id, :id, 'email_received', 'inbound', :subject,
            :received_at
     from thread t
-         left join contact on contact.id = t.contact_id
-         left join deal on deal.id = t.deal_id
-         left join customer on customer.id = t.customer_id
+         left join contact on contact.id = t.contact_id and contact.workspace_id = t.workspace_id
+         left join deal on deal.id = t.deal_id and deal.workspace_id = t.workspace_id
+         left join customer on customer.id = t.customer_id and customer.workspace_id = t.workspace_id
          cross join lateral (values ('contact', contact.id), ('deal', deal.id), ('customer', customer.id))
              link (kind, id)
     where t.id = :thread_id and link.id is not null

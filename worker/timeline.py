@@ -40,9 +40,9 @@ _NOTE = text("""
     from jsonb_to_recordset(cast(:happenings as jsonb)) as h(
              message_id uuid, kind text, direction text, at timestamptz, detail jsonb)
          join email_log l on l.message_id = h.message_id
-         left join contact on contact.id = l.contact_id
-         left join deal on deal.id = l.deal_id
-         left join customer on customer.id = l.customer_id
+         left join contact on contact.id = l.contact_id and contact.workspace_id = l.workspace_id
+         left join deal on deal.id = l.deal_id and deal.workspace_id = l.workspace_id
+         left join customer on customer.id = l.customer_id and customer.workspace_id = l.workspace_id
          cross join lateral (values ('contact', contact.id), ('deal', deal.id), ('customer', customer.id))
              link (kind, id)
     where link.id is not null

@@ -13,11 +13,10 @@ from api_shim.auth import SCOPES, issue_key
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
 from tests.worker.receiver import receiving
+from tests.worker.registered import registered
 from tests.worker.webhook_rows import World
 from tests.worker.webhook_rows import settings_for as webhook_settings
-from worker.app import celery_app
 from worker.bell import send_lane
-from worker.tasks import register
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,6 @@ def change(house: House, statement: str, **parameters: Any) -> None:
         connection.execute(text(statement), {"m": house.mailer_id} | parameters)
 
 
-def tasks(house: House) -> Any:
-    app = celery_app(house.settings)
-    register(app, lambda: house.runtime)
-    return app.tasks
-
-
 @pytest.mark.parametrize("crashes", [0, 1])
 def test_r16_a_mail_in_an_unknown_state_is_left_alone_and_holds_up_nobody(house: House, crashes: int) -> None:
     change(house, "alter type message_state add value if not exists 'of_the_next_version'")
@@ -76,11 +69,11 @@ def test_r16_a_bell_that_says_more_than_we_know_is_heard(house: House) -> None:
     lane = send_lane(house.mailer_id, 0)
     for more, named in (((), {}), (("more",), {"of_the_next_version": {"any": "thing"}})):
         accepted = house.submit("ann@example.com")
-        tasks(house)["deliver"](lane.subject, "bell", *more, **named)
+        registered(house.runtime)["deliver"](lane.subject, "bell", *more, **named)
         assert house.message(accepted).state == "sent"
     for name, subject in (("record", "all"), ("apply_reports", "reports"), ("notify", str(house.mailer_id)),
                           ("collect", str(house.mailer_id))):  # fmt: skip
-        tasks(house)[name](subject, "bell", "more", of_the_next_version=1)
+        registered(house.runtime)[name](subject, "bell", "more", of_the_next_version=1)
 
 
 @pytest.mark.parametrize(("ordered", "first"), [(False, {0, 2}), (True, {0})], ids=["any order", "ordered"])
