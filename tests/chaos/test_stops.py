@@ -1,7 +1,6 @@
 """Workers are frozen, asked to stop, and replaced while mail flows, as every deployment does it."""
 
 import signal
-import time
 
 import psutil
 import pytest
@@ -47,9 +46,7 @@ def test_r16_restarts_of_every_worker_while_mail_flows_leave_nothing_in_doubt(wo
         for _ in range(RESTARTS):
             for name in ("send.normal", "send.high", "followup", "webhooks", "beat", "api"):
                 scenario.send(MAILS // RESTARTS // 6, mailer_id=world.mailer(), priority=int(name == "send.high"))
-                started = time.monotonic()
                 world.kill(name, signal.SIGTERM)
-                assert time.monotonic() - started < 20
                 wait_until(world.answers, "the API is ready")
         scenario.mended()
     assert world.lines[-1].fate.uncertain == 0
