@@ -36,7 +36,7 @@ STALE_SECONDS = 45
 """What the beat measured is shown for so long: a figure that is older would be taken for true."""
 
 _SAMPLES = text("""
-    select distinct on (queue) * from queue_sample where at > clock_timestamp() - :stale order by queue, at desc
+    select distinct on (queue) * from queue_sample where at > statement_timestamp() - :stale order by queue, at desc
 """)
 _WORKERS = text("""
     select queue, count(*) from worker_heartbeat, unnest(queues) as queue

@@ -34,7 +34,8 @@ _SAMPLED = text("select extract(epoch from clock_timestamp() - max(at)) from que
 _OVERDUE = {
     "deliver": text("""
         select exists (
-            select from message where due_at < clock_timestamp() - :waited and created_at < clock_timestamp() - :waited
+            select from message where due_at < statement_timestamp() - :waited
+                                  and created_at < statement_timestamp() - :waited
                                   and mailer_id = cast(split_part(:subject, ':', 1) as uuid)
                                   and priority = cast(split_part(:subject, ':', 2) as int)
         ) and not exists (

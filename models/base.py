@@ -74,6 +74,13 @@ def from_ulid(text: str) -> UUID | None:
 Key = Annotated[UUID, mapped_column(primary_key=True, default=uuid7)]
 """A primary key that the application makes, so that rows can refer to each other before they are stored."""
 
+BY_TIME: dict[str, Any] = {"postgresql_using": "brin", "postgresql_with": {"autosummarize": "on"}}
+"""Options of an index on a time in whose order rows are written: a few pages for millions of them.
+
+What is asked for is nearly always the last minutes. Without summaries as soon as pages are full, they would be the ones
+that the index knows nothing of until the next vacuum.
+"""
+
 Created = Annotated[datetime, mapped_column(server_default=func.now())]
 
 Tenant = Annotated[UUID, mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"))]

@@ -15,7 +15,7 @@ from sqlalchemy import Boolean, ForeignKey, Index, Integer, SmallInteger, text
 from sqlalchemy.dialects.postgresql import ENUM
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, Key, Tenant
+from models.base import BY_TIME, Base, Created, Key, Tenant
 
 
 class Priority(enum.IntEnum):
@@ -124,7 +124,7 @@ class Submission(Base):
             postgresql_using="gin",
             postgresql_where=text("content->'attachments' is not null"),
         ),
-        Index(None, "created_at", postgresql_using="brin"),
+        Index(None, "created_at", **BY_TIME),
     )
 
     id: Mapped[Key]

@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Computed, Index, SmallInteger, UniqueConstraint,
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, Key, Tenant
+from models.base import BY_TIME, Base, Created, Key, Tenant
 
 
 class EmailLog(Base):
@@ -52,8 +52,8 @@ class EmailLog(Base):
         ),
         Index("email_log_shared", "recipients", postgresql_using="gin", postgresql_where="cardinality(recipients) > 1"),
         Index("email_log_failed", "priority", postgresql_where="status = 'failed'"),
-        Index(None, "finished_at", postgresql_using="brin"),
-        Index(None, "recorded_at", postgresql_using="brin"),
+        Index(None, "finished_at", **BY_TIME),
+        Index(None, "recorded_at", **BY_TIME),
         {"postgresql_partition_by": "RANGE (message_id)"},
     )
 

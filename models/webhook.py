@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Boolean, ForeignKey, Index, Integer, LargeBinary, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, Key, Tenant
+from models.base import BY_TIME, Base, Created, Key, Tenant
 
 
 class EndpointStatus(enum.StrEnum):
@@ -59,8 +59,8 @@ class WebhookDelivery(Base):
     __table_args__ = (
         UniqueConstraint("endpoint_id", "event_id"),
         Index("webhook_delivery_due", "endpoint_id", "due_at", postgresql_where=text("due_at is not null")),
-        Index(None, "created_at", postgresql_using="brin"),
-        Index(None, "delivered_at", postgresql_using="brin"),
+        Index(None, "created_at", **BY_TIME),
+        Index(None, "delivered_at", **BY_TIME),
         Index("webhook_delivery_dead", "endpoint_id", postgresql_where=text("state = 'dead'")),
         {"postgresql_with": {"fillfactor": "80"}},
     )

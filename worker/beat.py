@@ -49,8 +49,8 @@ _SEND_LANES = text("""
             order by mailer_id, priority, due_at limit 1) next
     )
     select lane.mailer_id, lane.priority from lane join mailer on mailer.id = lane.mailer_id
-    where lane.due_at <= clock_timestamp() and mailer.status = 'active'
-      and coalesce(mailer.throttled_until <= clock_timestamp(), true)
+    where lane.due_at <= statement_timestamp() and mailer.status = 'active'
+      and coalesce(mailer.throttled_until <= statement_timestamp(), true)
 """)
 
 _ENDPOINT_LANES = text("""
@@ -62,16 +62,16 @@ _ENDPOINT_LANES = text("""
             order by endpoint_id, due_at limit 1) next
     )
     select lane.endpoint_id from lane join webhook_endpoint endpoint on endpoint.id = lane.endpoint_id
-    where lane.due_at <= clock_timestamp() and endpoint.status = 'active'
+    where lane.due_at <= statement_timestamp() and endpoint.status = 'active'
 """)
 
-_FOLLOWUP_DUE = text("select exists (select from followup where due_at <= clock_timestamp())")
-_REPORTS_DUE = text("select exists (select from provider_report where due_at <= clock_timestamp())")
+_FOLLOWUP_DUE = text("select exists (select from followup where due_at <= statement_timestamp())")
+_REPORTS_DUE = text("select exists (select from provider_report where due_at <= statement_timestamp())")
 
 _INBOX_LANES = text("""
-    select mailer_id from mailbox_watch where due_at <= clock_timestamp()
+    select mailer_id from mailbox_watch where due_at <= statement_timestamp()
     union
-    select mailer_id from (select mailer_id from pickup where due_at <= clock_timestamp()
+    select mailer_id from (select mailer_id from pickup where due_at <= statement_timestamp()
                            order by due_at limit 1000) as due
 """)
 
@@ -89,11 +89,11 @@ _SAMPLE = text("""
 """)
 
 _HOUSEKEEPING = (
-    text("delete from idempotency_key where expires_at < clock_timestamp()"),
-    text("delete from worker_heartbeat where seen_at < clock_timestamp() - interval '1 hour'"),
-    text("delete from provider_report where due_at is null and created_at < clock_timestamp() - interval '7 days'"),
-    text("delete from pickup where due_at is null and created_at < clock_timestamp() - interval '7 days'"),
-    text("delete from queue_sample where at < clock_timestamp() - interval '7 days'"),
+    text("delete from idempotency_key where expires_at < statement_timestamp()"),
+    text("delete from worker_heartbeat where seen_at < statement_timestamp() - interval '1 hour'"),
+    text("delete from provider_report where due_at is null and created_at < statement_timestamp() - interval '7 days'"),
+    text("delete from pickup where due_at is null and created_at < statement_timestamp() - interval '7 days'"),
+    text("delete from queue_sample where at < statement_timestamp() - interval '7 days'"),
 )
 
 

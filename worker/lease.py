@@ -77,14 +77,17 @@ class Batch:
 # A batch that is half a second old is held up by its server, not by us: a second worker would only wait beside the
 # first, and a server that hangs would in the end hold them all.
 #
+# The statement's time, not the clock's, which may change from row to row and so is never looked up in the index: a lane
+# that has nothing due would be read through to the last mail that is scheduled in it.
+#
 # Messages that were in hand when a worker died go in small company, and after a second time alone, so that a deadly one
 # is told from its neighbours. Those of one batch are due at the same moment: nothing else is looked through for them.
 #
 # What is due has one of two states, unless a newer version, beside us, has others: that is for it to take.
 _CLAIM = text(f"""
     with head as materialized (
-        select crashes, case when crashes > 0 then due_at else clock_timestamp() end as until
-        from message where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        select crashes, case when crashes > 0 then due_at else statement_timestamp() end as until
+        from message where mailer_id = :mailer_id and priority = :priority and due_at <= statement_timestamp()
               and state in ('queued', 'uncertain')
         order by due_at limit 1
     ), due as materialized (

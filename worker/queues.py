@@ -14,16 +14,19 @@ from worker.standstill import paused
 RATE_SECONDS = 10
 """Rates are averages over so long."""
 
+# The statement's time, not the clock's: what may change from row to row (volatile) is never looked up in an index, and
+# ten seconds of the log would be told from all of it by reading all of it.
+#
 # Everything that waits is in the partial index of due messages; what is in hand is named by the leases.
 _WAITING = text("""
     select priority,
-           count(*) filter (where state = 'queued' and due_at <= clock_timestamp()) as ready,
-           count(*) filter (where state = 'queued' and due_at > clock_timestamp()) as scheduled,
+           count(*) filter (where state = 'queued' and due_at <= statement_timestamp()) as ready,
+           count(*) filter (where state = 'queued' and due_at > statement_timestamp()) as scheduled,
            count(*) filter (where state = 'queued' and tries > 0
-                            and due_at > clock_timestamp() and due_at < '9999-01-01') as retry_waiting,
+                            and due_at > statement_timestamp() and due_at < '9999-01-01') as retry_waiting,
            count(*) filter (where state = 'queued' and due_at >= '9999-01-01') as parked,
            count(*) filter (where state = 'uncertain') as uncertain,
-           extract(epoch from clock_timestamp() - min(greatest(due_at, created_at)) filter (where state = 'queued'))
+           extract(epoch from statement_timestamp() - min(greatest(due_at, created_at)) filter (where state = 'queued'))
                as oldest_age
     from message where due_at is not null group by priority
 """)
@@ -38,36 +41,37 @@ _FAILED = text("select priority, count(*) as failed from email_log where status 
 _SEND_RATES = text("""
     select priority, sum(came) as came, sum(went) as went from (
         select priority, sum(total) as came, 0 as went from submission
-        where created_at > clock_timestamp() - :window group by priority
+        where created_at > statement_timestamp() - :window group by priority
         union all
-        select priority, 0, count(*) from email_log where finished_at > clock_timestamp() - :window group by priority
+        select priority, 0, count(*) from email_log
+        where finished_at > statement_timestamp() - :window group by priority
     ) both_ways group by priority
 """)
 _FOLLOWUP = text("""
-    select coalesce(sum(cardinality(message_ids)) filter (where due_at <= clock_timestamp()), 0) as ready,
-           coalesce(sum(cardinality(message_ids)) filter (where due_at > clock_timestamp()), 0) as scheduled,
-           coalesce(sum(cardinality(message_ids)) filter (where due_at > clock_timestamp() and tries > 0), 0)
+    select coalesce(sum(cardinality(message_ids)) filter (where due_at <= statement_timestamp()), 0) as ready,
+           coalesce(sum(cardinality(message_ids)) filter (where due_at > statement_timestamp()), 0) as scheduled,
+           coalesce(sum(cardinality(message_ids)) filter (where due_at > statement_timestamp() and tries > 0), 0)
                as retry_waiting,
            coalesce(sum(cardinality(message_ids)) filter (where tries > 0), 0) as failed,
-           extract(epoch from clock_timestamp() - min(created_at)) as oldest_age,
-           (select count(*) from email_log where finished_at > clock_timestamp() - :window) as came,
-           (select count(*) from email_log where recorded_at > clock_timestamp() - :window) as went
+           extract(epoch from statement_timestamp() - min(created_at)) as oldest_age,
+           (select count(*) from email_log where finished_at > statement_timestamp() - :window) as came,
+           (select count(*) from email_log where recorded_at > statement_timestamp() - :window) as went
     from followup
 """)
 _WEBHOOKS = text("""
-    select count(*) filter (where due_at <= clock_timestamp()) as ready,
-           count(*) filter (where due_at > clock_timestamp()) as scheduled,
-           count(*) filter (where due_at > clock_timestamp() and tries > 0) as retry_waiting,
-           extract(epoch from clock_timestamp() - min(created_at) filter (where due_at <= clock_timestamp()))
+    select count(*) filter (where due_at <= statement_timestamp()) as ready,
+           count(*) filter (where due_at > statement_timestamp()) as scheduled,
+           count(*) filter (where due_at > statement_timestamp() and tries > 0) as retry_waiting,
+           extract(epoch from statement_timestamp() - min(created_at) filter (where due_at <= statement_timestamp()))
                as oldest_age,
            (select count(*) from webhook_delivery where state = 'dead') as failed,
-           (select count(*) from webhook_delivery where created_at > clock_timestamp() - :window) as came,
-           (select count(*) from webhook_delivery where delivered_at > clock_timestamp() - :window) as went
+           (select count(*) from webhook_delivery where created_at > statement_timestamp() - :window) as came,
+           (select count(*) from webhook_delivery where delivered_at > statement_timestamp() - :window) as went
     from webhook_delivery where due_at is not null
 """)
 _WORKERS = text("""
     select queue, count(*) as workers from worker_heartbeat, unnest(queues) queue
-    where seen_at > clock_timestamp() - :silent group by queue
+    where seen_at > statement_timestamp() - :silent group by queue
 """)
 
 COUNTS = ("ready", "scheduled", "retry_waiting", "parked", "in_flight", "uncertain", "failed")

@@ -29,7 +29,7 @@ MEASURED_SECONDS = 20.0
 _LANE = text("""
     with head as (
         select greatest(due_at, created_at) as due_at from message
-        where mailer_id = :mailer_id and priority = :priority and due_at <= clock_timestamp()
+        where mailer_id = :mailer_id and priority = :priority and due_at <= statement_timestamp()
         order by message.due_at limit 1
     ), busy as (
         select greatest(head.due_at, clock_timestamp() - make_interval(secs => :measured)) as since from head
@@ -38,7 +38,7 @@ _LANE = text("""
            + (select count(*) from message where mailer_id = :mailer_id and priority = :priority and due_at = :due_at
               and id < :id) as before,
            (select count(*) from message where mailer_id = :mailer_id and priority > :priority
-              and due_at <= clock_timestamp()) as preferred,
+              and due_at <= statement_timestamp()) as preferred,
            (select coalesce(sum(cardinality(message_ids)), 0) from lease
             where mailer_id = :mailer_id and priority = :priority) as in_hand,
            (select extract(epoch from clock_timestamp() - min(created_at)) from lease

@@ -22,7 +22,7 @@ RATE_MINUTES = 2
 
 _FINISHED = text("""
     select count(*) from email_log where workspace_id = :workspace_id and campaign_id = :id
-                                     and finished_at > clock_timestamp() - make_interval(mins => :minutes)
+                                     and finished_at > statement_timestamp() - make_interval(mins => :minutes)
 """)
 
 

@@ -27,7 +27,7 @@ _LAST_HOUR = text("""
            count(*) filter (where status in ('bounced', 'complained')) as bounced,
            percentile_cont(0.5) within group (order by finished_at - created_at) as half,
            percentile_cont(0.95) within group (order by finished_at - created_at) as most
-    from email_log where workspace_id = :workspace_id and finished_at > clock_timestamp() - interval '1 hour'
+    from email_log where workspace_id = :workspace_id and finished_at > statement_timestamp() - interval '1 hour'
     group by mailer_id
 """)
 

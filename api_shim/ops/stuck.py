@@ -33,7 +33,8 @@ _LATE = text("""
            min(greatest(due_at, m.created_at)) as oldest
     from message m join mailer on mailer.id = m.mailer_id
     where m.workspace_id = :workspace_id and m.state = 'queued'
-      and greatest(m.due_at, m.created_at) < clock_timestamp() - :late * interval '1 minute'
+      and m.due_at < statement_timestamp() - :late * interval '1 minute'
+      and m.created_at < statement_timestamp() - :late * interval '1 minute'
     group by mailer.id order by mailer.name
 """)
 _HURRY = text("""

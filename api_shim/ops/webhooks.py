@@ -31,7 +31,7 @@ _LAST_HOUR = text("""
     select endpoint_id, count(*) as delivered,
            percentile_cont(0.95) within group (order by delivered_at - created_at) as most
     from webhook_delivery
-    where workspace_id = :workspace_id and delivered_at > clock_timestamp() - interval '1 hour' group by endpoint_id
+    where workspace_id = :workspace_id and delivered_at > statement_timestamp() - interval '1 hour' group by endpoint_id
 """)
 
 
