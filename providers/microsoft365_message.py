@@ -1,7 +1,8 @@
 """A mail as Microsoft Graph's JSON message resource, and what of it cannot be said there.
 
-Exchange keeps one body and makes the plain text from the HTML itself: with HTML given, the text is not carried. It
-chooses the envelope sender (the mailbox) and the conversation (by In-Reply-To and References).
+Exchange keeps one body, in whatever form a message comes in, and writes the plain text beside HTML itself (MS-OXCMAIL
+2.1.3.3.4): with HTML given, the text is not carried. It chooses the envelope sender (the mailbox) and the conversation
+(by In-Reply-To and References).
 """
 
 from collections.abc import Mapping
