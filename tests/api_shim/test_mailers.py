@@ -128,6 +128,15 @@ def test_missing_and_unknown_credentials_are_named(client: TestClient, provider:
     assert "top-s3cret" not in answer.text
 
 
+def test_a_provider_whose_library_is_not_installed_is_named(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ADAPTERS, "pigeon", "providers.pigeon:Pigeon")
+    answer = client.post("/v1/mailers", json={"provider": "pigeon", "credentials": {"coop": "top-s3cret"}})
+    assert fields_of(answer) == {"provider"}
+    assert "postroad[pigeon]" in answer.text
+
+
 @pytest.mark.parametrize(
     ("changes", "fields"),
     [
