@@ -97,7 +97,7 @@ class Gmail(MailByMail):
             self._drafting = False
             return None
         try:
-            return self._service.call(self._service.users.drafts().send(userId="me", body={"id": draft_id}))
+            return self._service.call(self._service.drafts.send(userId="me", body={"id": draft_id}))
         except CallFailed as error:
             if error.status == 404 and email.draft_id:
                 return self._send_anew(email)
@@ -115,7 +115,7 @@ class Gmail(MailByMail):
 
     def _create_draft(self, email: OutboundEmail) -> str:
         """Makes the draft. No failure of it can have sent the mail."""
-        drafts = self._service.users.drafts()
+        drafts = self._service.drafts
         request = self._service.with_mail(
             drafts.create, addressed(email), email.provider_thread_id, lambda message: {"message": message}
         )
@@ -148,12 +148,12 @@ class Gmail(MailByMail):
 
     def _discard(self, draft_id: str) -> None:
         try:
-            self._service.call(self._service.users.drafts().delete(userId="me", id=draft_id))
+            self._service.call(self._service.drafts.delete(userId="me", id=draft_id))
         except CallFailed:
             return  # a draft too many in the mailbox is all that can come of it
 
     def _send_directly(self, email: OutboundEmail) -> dict[str, Any]:
-        messages = self._service.users.messages()
+        messages = self._service.messages
         request = self._service.with_mail(
             messages.send, addressed(email), email.provider_thread_id, lambda message: message
         )

@@ -76,7 +76,7 @@ class GmailInbox(Inbox):
         asked: dict[str, Any] = {"labelIds": ["INBOX"], "q": f"after:{max(since, 0)}"}
         found: list[str] = []
         while True:
-            page = self._service.call(self._service.users.messages().list(userId="me", maxResults=PAGE, **asked))
+            page = self._service.call(self._service.messages.list(userId="me", maxResults=PAGE, **asked))
             found += [str(item["id"]) for item in page.get("messages", [])]
             if not page.get("nextPageToken"):
                 return News(locators=found, cursor=cursor)
@@ -85,7 +85,7 @@ class GmailInbox(Inbox):
     def fetch(self, locator: str) -> Fetched | None:
         with reading("Gmail"):
             try:
-                request = self._service.users.messages().get(userId="me", id=locator, format="raw")
+                request = self._service.messages.get(userId="me", id=locator, format="raw")
                 message = self._service.call(request, max_bytes=LARGEST_FETCH)
             except CallFailed as error:
                 if error.status == 404:

@@ -20,13 +20,13 @@ SEARCH_DEPTH = 200
 """How many of the newest sent mails and drafts a search reads at most."""
 SEARCH_SECONDS = 30.0
 READ_ONCE = 2 * SEARCH_DEPTH
-"""Sent messages whose headers are remembered."""
+"""Messages whose headers are remembered, of the sent ones and of drafts."""
 CLOCKS_APART_MILLIS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What a message is known by. That of a sent message never changes, and is read once."""
+    """What a message is known by. A message never changes, so it is read once."""
 
     ref: str | None
     message_id: str | None
@@ -41,10 +41,11 @@ class Search:
         self._service = service
         self.mark = lru_cache(maxsize=READ_ONCE)(self._read_mark)
         """Of a sent message, by its id."""
+        self._draft_mark = lru_cache(maxsize=READ_ONCE)(self._read_draft_mark)
 
     def sent(self, ref: str) -> tuple[dict[str, Any] | None, bool]:
         """The sent message with this reference, and whether all that could be it were read."""
-        messages = self._service.users.messages()
+        messages = self._service.messages
         page = self._service.call(messages.list(userId="me", labelIds=["SENT"], maxResults=SEARCH_DEPTH))
         for item in _in_time(objects_in(page.get("messages"))):
             mark = self.mark(str(item.get("id")))
@@ -56,12 +57,11 @@ class Search:
 
     def draft(self, ref: str) -> str | None:
         """The id of the draft with this reference."""
-        page = self._service.call(self._service.users.drafts().list(userId="me", maxResults=SEARCH_DEPTH))
+        page = self._service.call(self._service.drafts.list(userId="me", maxResults=SEARCH_DEPTH))
         for item in _in_time(objects_in(page.get("drafts"))):
-            message = self.draft_message(str(item.get("id")), "metadata")
-            if message is None:  # sent or deleted since it was listed
+            mark = self._draft_mark(str(item.get("id")), str(fields_of(item.get("message")).get("id")))
+            if mark is None:
                 continue
-            mark = _mark(message)
             if mark.ref == ref:
                 return str(item["id"])
             if _older(mark, ref):
@@ -70,7 +70,7 @@ class Search:
 
     def draft_message(self, draft_id: str, form: str) -> dict[str, Any] | None:
         """The message of a draft; None if there is no such draft."""
-        request = self._service.users.drafts().get(userId="me", id=draft_id, format=form)
+        request = self._service.drafts.get(userId="me", id=draft_id, format=form)
         try:
             return dict(fields_of(self._service.call(request).get("message")))
         except CallFailed as error:
@@ -78,9 +78,14 @@ class Search:
                 return None
             raise
 
+    def _read_draft_mark(self, draft_id: str, _: str) -> Mark | None:
+        """None where it was sent or deleted since it was listed. A draft that is edited has a message of another id."""
+        message = self.draft_message(draft_id, "metadata")
+        return None if message is None else _mark(message)
+
     def _read_mark(self, message_id: str) -> Mark:
         wanted = {"format": "metadata", "metadataHeaders": [REF_HEADER, "Message-ID"]}
-        return _mark(self._service.call(self._service.users.messages().get(userId="me", id=message_id, **wanted)))
+        return _mark(self._service.call(self._service.messages.get(userId="me", id=message_id, **wanted)))
 
 
 def _in_time(items: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

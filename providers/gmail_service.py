@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import httplib2
@@ -126,9 +127,19 @@ class GmailService:
             client_options={"api_endpoint": f"{self.api.root}/"},
         )
 
-    @property
+    # The library makes the methods of a resource anew whenever it is asked for it, which takes longer than to use one.
+
+    @cached_property
     def users(self) -> Any:
         return self._service.users()
+
+    @cached_property
+    def drafts(self) -> Any:
+        return self.users.drafts()
+
+    @cached_property
+    def messages(self) -> Any:
+        return self.users.messages()
 
     def call(self, request: HttpRequest, *, max_bytes: int = MAX_ANSWER_BYTES) -> dict[str, Any]:
         """Runs a request of the library, whose answer is of up to ``max_bytes``. Raises CallFailed.

@@ -579,6 +579,16 @@ def test_a_search_reads_no_sent_mail_twice_and_its_own_not_at_all(gmail: GmailEm
     assert len(reads(gmail)) == 3
 
 
+def test_a_search_for_a_lost_draft_reads_no_draft_twice(gmail: GmailEmulator, adapter: Gmail) -> None:
+    lost = [mail() for _ in range(4)]
+    gmail.fail(*[Fault.ACCEPT_THEN_CLOSE] * 4, path="/drafts")
+    assert {outcome.result for outcome in adapter.send(lost)} == {Result.TRANSIENT}
+    gmail.calls.clear()
+    assert {adapter.send([email])[0].result for email in lost} == {Result.ACCEPTED}
+    assert len([call for call in gmail.calls if call.method == "GET" and "/drafts/" in call.path]) == 4
+    assert gmail.delivered_once(email.ref for email in lost)
+
+
 def reads(gmail: GmailEmulator) -> list[Call]:
     """Calls that read one message."""
     return [call for call in gmail.calls if call.method == "GET" and "/messages/" in call.path]
