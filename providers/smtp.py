@@ -19,9 +19,10 @@ from providers.base import (
     Result,
 )
 from providers.credentials import Credential, Credentials, Kind
+from providers.smtp_connection import Timeouts
 from providers.smtp_login import Login, Unavailable
 from providers.smtp_pools import DIRECT, Pools, Route
-from providers.smtp_session import Session, Stale, Timeouts
+from providers.smtp_session import Session, Stale
 
 IDLE_SECONDS = 30.0
 """A connection that has been idle for longer is asked (NOOP) before mail goes over it."""

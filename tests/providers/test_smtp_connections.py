@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers import smtp, smtp_session, smtp_wire
+from providers import smtp, smtp_connection, smtp_wire
 from providers.base import Account, Result
 from providers.emulators.smtp import Does, Fault, Offer, SmtpEmulator, Stage
 from providers.gmail_smtp import GmailSmtp
@@ -211,7 +211,7 @@ class TestLogin:
     def test_credentials_never_leave_this_machine_in_the_clear(
         self, guarded: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(smtp_session, "_is_loopback", lambda _: False)
+        monkeypatch.setattr(smtp_connection, "_is_loopback", lambda _: False)
         outcome = send_one(guarded.url, username="ann", password="pass word")
         assert outcome.result is Result.CREDENTIALS
         assert not any(command.startswith("AUTH") for command in guarded.commands)
@@ -267,7 +267,7 @@ class TestTls:
     def test_elsewhere_certificates_are_always_checked(
         self, secure: SmtpEmulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(smtp_session, "_is_loopback", lambda _: False)
+        monkeypatch.setattr(smtp_connection, "_is_loopback", lambda _: False)
         assert "certificate not accepted" in send_one(secure.url).detail
         assert send_one(secure.url, verify=False).result is Result.CREDENTIALS
         assert not secure.received
