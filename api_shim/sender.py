@@ -1,6 +1,7 @@
 """Which mailer sends, and under which address."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
@@ -10,13 +11,19 @@ from api_shim.auth import Caller
 from api_shim.entities import Known
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
-from models.access import User, Workspace
+from models.access import User
 from models.content import Address
 from models.database import fetch
-from models.mailer import EmailConfig, Mailer
+from models.mailer import Mailer
 from providers import SPEAK_SMTP
 
-_DEFAULT_CONFIG = "select id from email_config where workspace_id = %s and is_default limit 1"
+_CONFIGS = """
+    select config.mailer_id, config.gmail_user_id, config.gmail_sender_alias, config.from_name,
+           config.from_email_handle || '@' || workspace.mail_domain as email
+    from email_config config join workspace on workspace.id = config.workspace_id
+"""
+_CONFIG = _CONFIGS + "where config.workspace_id = %s and config.id = %s"
+_DEFAULT_CONFIG = _CONFIGS + "where config.workspace_id = %s and config.is_default limit 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +78,21 @@ def _personal(session: Session, caller: Caller, submission: Submission) -> Sende
 def _company(known: Known, caller: Caller, submission: Submission) -> Sender:
     """The company sender: the config asked for, else the default config, else the default mailer's own address."""
     session = known.session
-    config = _config(session, caller, submission.email_config_id)
+    config = _config(session, caller.workspace_id, submission.email_config_id)
     if config is not None and config.gmail_user_id is not None:
         return _through_gmail(session, caller, config)
     mailer = None
     if config is not None and config.mailer_id is not None:
-        mailer = _mailer(session, caller.workspace_id, Mailer.id == config.mailer_id)
+        mailer = known.mailer(caller.workspace_id, config.mailer_id)
     mailer = mailer or known.default_mailer(caller.workspace_id)
     if mailer is None:
         raise ApiError("NOT_CONNECTED")
     if config is not None:
-        domain = session.get_one(Workspace, caller.workspace_id).mail_domain
-        return Sender(mailer, Address(f"{config.from_email_handle}@{domain}", config.from_name), mailer.user_id)
+        return Sender(mailer, Address(config.email, config.from_name), mailer.user_id)
     return Sender(mailer, _allowed(mailer, submission), mailer.user_id)
 
 
-def _through_gmail(session: Session, caller: Caller, config: EmailConfig) -> Sender:
+def _through_gmail(session: Session, caller: Caller, config: Any) -> Sender:
     """The company sender of a config that names a user's Gmail: its alias there, else the mailbox's own address."""
     mailer = _mailer(session, caller.workspace_id, Mailer.user_id == config.gmail_user_id)
     if mailer is None:
@@ -100,11 +106,14 @@ def _through_gmail(session: Session, caller: Caller, config: EmailConfig) -> Sen
     return Sender(mailer, Address(alias or mailer.from_addresses[0], config.from_name), config.gmail_user_id)
 
 
-def _config(session: Session, caller: Caller, config_id: UUID | None) -> EmailConfig | None:
-    if config_id is not None:
-        return session.get_one(EmailConfig, config_id)
-    default = fetch(session, _DEFAULT_CONFIG, [caller.workspace_id])
-    return session.get(EmailConfig, default[0].id) if default else None
+def _config(session: Session, workspace_id: UUID, config_id: UUID | None) -> Any | None:
+    """The config asked for, else the default one, as a row of `_CONFIGS`."""
+    if config_id is None:
+        return next(iter(fetch(session, _DEFAULT_CONFIG, [workspace_id])), None)
+    found = fetch(session, _CONFIG, [workspace_id, config_id])
+    if not found:  # deleted since its existence was checked
+        raise ApiError("VALIDATION_ERROR", missing=[Missing("email_config_id", str(config_id))])
+    return found[0]
 
 
 def pool_of(mailer: Mailer, name: str) -> str:

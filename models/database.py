@@ -2,7 +2,7 @@
 
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,14 +72,16 @@ def each_by_itself(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def fetch(session: Session, statement: str, parameters: Sequence[object]) -> list[Any]:
-    """The rows of a query that is asked for every request, as named tuples, in the session's own transaction.
+def fetch(db: Session | Connection, statement: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Any]:
+    """The rows of a statement that is asked for every request or slice, as named tuples; none where it returns none.
 
-    Past SQLAlchemy, which takes longer to ask than the server to answer. ``statement``: with %s. Raises SQLAlchemy's
-    OperationalError where the server is away; ``connection_invalidated`` tells that nobody knows what was committed.
+    In the transaction of ``db``, but past SQLAlchemy, which takes longer to ask than the server to answer.
+    ``statement``: with %s or %(name)s. Raises SQLAlchemy's OperationalError where the server is away;
+    ``connection_invalidated`` tells that nobody knows what was committed.
     """
-    with _driver(session, statement) as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-        return cursor.execute(statement, parameters, prepare=True).fetchall()
+    with _driver(db, statement) as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+        cursor.execute(statement, parameters, prepare=True)
+        return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager
@@ -90,8 +92,8 @@ def copying(session: Session, statement: str) -> Iterator[psycopg.Copy]:
 
 
 @contextmanager
-def _driver(session: Session, statement: str) -> Iterator[psycopg.Connection]:
-    pooled = session.connection()
+def _driver(db: Session | Connection, statement: str) -> Iterator[psycopg.Connection]:
+    pooled = db.connection() if isinstance(db, Session) else db
     connection = pooled.connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
         raise TypeError("the session has no connection of psycopg's")

@@ -62,7 +62,7 @@ def _transport(broker: str) -> dict[str, Any]:
     if not broker.startswith(("redis", "sentinel")):
         return {}
     return {
-        "visibility_timeout": 900,
+        "ack_emulation": False,  # bells are acknowledged early: nobody need write down which are not
         "socket_timeout": 5,
         "socket_connect_timeout": 0.8,
         "socket_keepalive": True,

@@ -8,6 +8,7 @@ Losing a bell, or all of Redis, costs a second: the beat rings again.
 import queue
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import redis
@@ -57,6 +58,18 @@ def inbox_lane(mailer_id: UUID) -> Lane:
     """The lane of mail to be had at a mailer's provider. It calls what sending calls, so it is with those who wait."""
     return Lane("collect", SEND_QUEUES[Priority.NORMAL], str(mailer_id))
 
+
+class Work(NamedTuple):
+    """What came of a bell: how much was done, and whether there may be more.
+
+    Without more nobody need ring again: whatever came after the bell was answered has rung for itself.
+    """
+
+    done: int
+    more: bool
+
+
+NOTHING = Work(0, more=False)
 
 FOLLOWUP_LANE = Lane("record", FOLLOWUP_QUEUE, "all")
 REPORTS_LANE = Lane("apply_reports", FOLLOWUP_QUEUE, "reports")

@@ -12,14 +12,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.database import each_by_itself
 from models.message import OPEN, State
 from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Provider, Result
 from worker import lease
-from worker.bell import FOLLOWUP_LANE, send_lane
+from worker.bell import FOLLOWUP_LANE, NOTHING, Work, send_lane
 from worker.compose import CompositionError
 from worker.deadline import deadline, stricter_deadline
 from worker.faults import faultpoint
@@ -51,32 +50,34 @@ COMPOSE_SECONDS = 60.0
 Composed = tuple[Held, OutboundEmail]
 
 
-def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> int:
-    """Sends what is due in one lane, up to a batch. Returns how many messages it took in hand.
+def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> Work:
+    """Sends what is due in one lane, up to a batch. Counted are the messages that it took in hand.
 
     Suspects of a crash come in small batches, which would spend most of their time waiting for the next bell: as many
     of them go as there is time for.
     """
     mailer = open_mailer(runtime, mailer_id)
-    started, taken = time.monotonic(), 0
+    started, work = time.monotonic(), NOTHING
     while mailer and mailer.sends and (allowed := runtime.pace.take(mailer, priority, mailer.provider.batch)):
         with runtime.hands:
-            batch = _deliver_batch(runtime, mailer, priority, allowed)
-        taken += len(batch.messages) if batch else 0
-        if batch is None or not batch.is_suspect or time.monotonic() - started >= TASK_SECONDS:
+            delivery = _deliver_batch(runtime, mailer, priority, allowed)
+        if delivery is None:
+            return work._replace(more=False)
+        claimed, is_suspect = len(delivery.batch.messages), delivery.batch.is_suspect
+        work = Work(work.done + claimed, more=claimed == allowed or is_suspect or delivery.may_have_left_some)
+        if not is_suspect or time.monotonic() - started >= TASK_SECONDS:
             break
-    return taken
+    return work
 
 
-def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> Batch | None:
+def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> "Delivery | None":
+    """What it did, which is over; None if nothing was due."""
     longest = max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS)
     since = time.time_ns()
-    with runtime.engine.begin() as connection:
+    with each_by_itself(runtime.engine) as connection:
         batch = lease.claim(
             connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
         )
-        if batch:
-            faultpoint("claiming")
     claimed = len(batch.messages) if batch else 0
     runtime.pace.give_back(mailer, allowed - claimed)
     if batch is None:
@@ -88,7 +89,7 @@ def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed:
         delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
-    return batch
+    return delivery
 
 
 @contextmanager
@@ -120,11 +121,15 @@ class Delivery:
         """Verdicts that no commit has taken yet."""
         self.attempted = 0
         """How many mails were handed to the provider."""
+        self.may_have_left_some = False
+        """Not all of the batch is finished; what is not may be due again at once."""
         self.wishes = Wishes()
         """Of the recipients of what is to be sent."""
         self._invited = False
-        self._finished = 0
-        self.connection = self._connect()
+        self._untold = 0
+        """Outcomes that the follow-up was not rung for."""
+        self.connection = each_by_itself(runtime.engine)
+        """No transaction of it is open while mail is sent."""
         ids = [message.submission_id for message in batch.messages]
         try:
             self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker, runtime.signers)
@@ -135,10 +140,6 @@ class Delivery:
         except BaseException:
             self.close()  # nobody else can
             raise
-
-    def _connect(self) -> Connection:
-        """One connection for the batch; each statement is a transaction of its own: none is open while sending."""
-        return each_by_itself(self.runtime.engine)
 
     def close(self) -> None:
         self.connection.close()
@@ -319,7 +320,7 @@ class Delivery:
         while True:
             try:
                 if self.connection.closed:
-                    self.connection = self._connect()
+                    self.connection = each_by_itself(self.runtime.engine)
                 faultpoint("recording")
                 ours = record_verdicts(self.connection, self.batch.lease_id, self.unwritten, begin)
             except (OperationalError, InterfaceError) as error:
@@ -337,9 +338,14 @@ class Delivery:
     def _tell_followup(self) -> None:
         """Rings for outcomes that somebody waits for at once, for others at the end of the batch: they go together."""
         finished = [verdict for verdict in self.unwritten if verdict.state not in OPEN]
-        self._finished += len(finished)
+        self._untold += len(finished)
+        self.may_have_left_some |= len(finished) < len(self.unwritten)
         if any(verdict.awaited for verdict in finished):
-            self.runtime.bells.ring(FOLLOWUP_LANE)
+            self._ring_followup()
+
+    def _ring_followup(self) -> None:
+        self._untold = 0
+        self.runtime.bells.ring(FOLLOWUP_LANE)
 
     def _hang_up(self) -> None:
         """Whatever state the connection is in; the next attempt opens another."""
@@ -351,10 +357,11 @@ class Delivery:
         """The last verdicts; what was not got to goes back."""
         if self.unwritten:
             self._write()
+        self.may_have_left_some |= bool(left)
         lease.release(self.connection, self.batch.lease_id, left)
         lease.end(self.connection, self.batch.lease_id)
-        if self._finished:
-            self.runtime.bells.ring(FOLLOWUP_LANE)
+        if self._untold:
+            self._ring_followup()
 
 
 RECONNECT_SECONDS = 0.25

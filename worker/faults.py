@@ -26,7 +26,6 @@ log = structlog.get_logger()
 POINTS: Mapping[str, str] = {
     "intake_storing": "the API has written a submission's rows and not committed them",
     "intake_stored": "the API has committed a submission and not answered",
-    "claiming": "a worker has claimed a batch and not committed the claim",
     "claimed": "the claim is committed, nothing is on the wire",
     "composing": "a slice is about to become mails",
     "sending": "a slice's attempts are on record, the provider has heard nothing",

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from models.arrays import Ids
+from models.database import fetch
 from models.message import Priority, State
 from worker.bell import SEND_QUEUES
 from worker.standstill import RUNS
@@ -84,21 +85,22 @@ class Batch:
 # is told from its neighbours. Those of one batch are due at the same moment: nothing else is looked through for them.
 #
 # What is due has one of two states, unless a newer version, beside us, has others: that is for it to take.
-_CLAIM = text(f"""
+_CLAIM = f"""
     with head as materialized (
         select crashes, case when crashes > 0 then due_at else statement_timestamp() end as until
-        from message where mailer_id = :mailer_id and priority = :priority and due_at <= statement_timestamp()
+        from message where mailer_id = %(mailer_id)s and priority = %(priority)s and due_at <= statement_timestamp()
               and state in ('queued', 'uncertain')
         order by due_at limit 1
     ), due as materialized (
         select id, state as was, due_at from message
-        where mailer_id = :mailer_id and priority = :priority and due_at <= (select until from head)
+        where mailer_id = %(mailer_id)s and priority = %(priority)s and due_at <= (select until from head)
               and state in ('queued', 'uncertain') and crashes = (select crashes from head)
-              and not exists (select from lease slow where slow.mailer_id = :mailer_id and slow.priority = :priority
+              and not exists (select from lease slow
+                              where slow.mailer_id = %(mailer_id)s and slow.priority = %(priority)s
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
-              and {RUNS.format(queue=":queue")}
-        order by due_at limit (select case crashes when 0 then :batch when 1 then least(:batch, {SUSPECTS}) else 1 end
-                               from head)
+              and {RUNS.format(queue="%(queue)s")}
+        order by due_at limit (select case crashes when 0 then %(batch)s when 1 then least(%(batch)s, {SUSPECTS})
+                                                   else 1 end from head)
         for no key update skip locked
     ), held as (
         select nextval('lease_id_seq') as id where exists (select from due)
@@ -112,17 +114,17 @@ _CLAIM = text(f"""
                   m.created_at, due.due_at as was_due_at
     ), lease as (
         insert into lease (id, worker, mailer_id, priority, message_ids, expires_at)
-        select held.id, :worker, :mailer_id, :priority, (select array_agg(taken.id) from taken),
-               clock_timestamp() + :lease
+        select held.id, %(worker)s, %(mailer_id)s, %(priority)s, (select array_agg(taken.id) from taken),
+               clock_timestamp() + %(lease)s
         from held
     )
     select taken.*, held.id as lease_id from taken, held order by was_due_at
-""")  # noqa: S608 -- a constant
+"""  # noqa: S608 -- a constant
 
-_RETURN = text("""
+_RETURN = """
     update message set state = case when state = 'claimed' then 'queued' else state end, due_at = clock_timestamp()
-    where id = any(:ids) and lease_id = :lease_id and due_at is null and state in ('claimed', 'uncertain')
-""")
+    where id = any(%(ids)s) and lease_id = %(lease_id)s and due_at is null and state in ('claimed', 'uncertain')
+"""
 
 # A lease is over when its time is, or when its worker is: a live worker process holds an advisory lock, and is heard of
 # every second. Both must be gone, because a worker whose connection broke has no lock until it has another. Silence
@@ -178,10 +180,10 @@ def claim(
 ) -> Batch | None:
     """Takes up to ``batch`` due messages of a lane, oldest due first. None: nothing is due, or its queue is paused.
 
-    The caller commits.
+    One statement, whole by itself.
     """
     lane = {"mailer_id": mailer_id, "priority": priority, "queue": SEND_QUEUES[Priority(priority)]}
-    rows = connection.execute(_CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease}).all()
+    rows = fetch(connection, _CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease})
     if not rows:
         return None
     messages = tuple(Held._make((row[0], row[1], State(row[2]), *row[3:13])) for row in rows)
@@ -191,7 +193,7 @@ def claim(
 def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> None:
     """Gives back what is still in hand, due at once: the claimed to the queue; the uncertain stay uncertain."""
     if messages:
-        connection.execute(_RETURN, {"ids": Ids(message.id for message in messages), "lease_id": lease_id})
+        fetch(connection, _RETURN, {"ids": Ids(message.id for message in messages), "lease_id": lease_id})
 
 
 def give_up(connection: Connection, lease_id: int) -> None:
@@ -209,7 +211,7 @@ def let_go(connection: Connection, worker: str) -> None:
 
 def end(connection: Connection, lease_id: int) -> None:
     """Nothing of the batch is in hand any more."""
-    connection.execute(text("delete from lease where id = :id"), {"id": lease_id})
+    fetch(connection, "delete from lease where id = %s", [lease_id])
 
 
 def recover(connection: Connection, *, listened: bool = True) -> int:

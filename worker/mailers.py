@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakSet
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from models.database import each_by_itself
+from models.database import each_by_itself, fetch
 from models.mailer import MailerStatus
 from providers import adapter, open_provider
 from providers.base import Account, Provider
@@ -73,11 +73,11 @@ class OpenMailer:
         self.sends: bool = row.status == MailerStatus.ACTIVE and not row.throttled
 
 
-_MAILER = text("""
+_MAILER = """
     select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal,
-        coalesce(throttled_until > clock_timestamp() - make_interval(secs => :learned), false) as learning
-    from mailer where id = :id and deleted_at is null
-""")
+        coalesce(throttled_until > clock_timestamp() - make_interval(secs => %(learned)s), false) as learning
+    from mailer where id = %(id)s and deleted_at is null
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,10 @@ class Providers:
     def mailer(self, mailer_id: UUID) -> OpenMailer | None:
         """The mailer with its adapter, or None if it was deleted."""
         with each_by_itself(self._engine) as connection:
-            row = connection.execute(_MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS}).one_or_none()
-        if row is None:
+            rows = fetch(connection, _MAILER, {"id": mailer_id, "learned": LEARNED_SECONDS})
+        if not rows:
             return None
+        (row,) = rows
         with self._lock:
             found = self._found(row)
             mailer = OpenMailer(row, found.provider, self._paths)

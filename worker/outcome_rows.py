@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.arrays import Ids
+from models.database import fetch
 from models.message import OPEN, TRANSITIONS, UNTIL_SOMEBODY_ACTS, State
 from worker.lease import Held
 from worker.outcome import Verdict
@@ -27,7 +28,7 @@ FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_th
 # it finds begun already, under our own lease, were begun by the same statement before its answer was lost.
 _RECORD = f"""
     with verdict as materialized (
-        select v.*, {{campaign}} as campaign from json_to_recordset(cast(:verdicts as json)) as v(
+        select v.*, {{campaign}} as campaign from json_to_recordset(cast(%(verdicts)s as json)) as v(
             message_id uuid, was message_state, state message_state, tries int, due_at timestamptz, attempt jsonb,
             provider_message_id text, rfc_message_id text, provider_thread_id text, outcomes jsonb, subject text,
             reason text, awaited bool, finished bool)
@@ -36,7 +37,7 @@ _RECORD = f"""
         set state = case when v.campaign = 'cancelled' then
                 case when exists (select from jsonb_each(v.outcomes) one where one.value->>'outcome' = 'accepted')
                      then 'sent' else 'cancelled' end::message_state else v.state end,
-            due_at = case v.campaign when 'paused' then :held when 'cancelled' then null else v.due_at end,
+            due_at = case v.campaign when 'paused' then %(held)s when 'cancelled' then null else v.due_at end,
             attempts = case when v.attempt is null then m.attempts else m.attempts || v.attempt end,
             provider_message_id = coalesce(v.provider_message_id, m.provider_message_id),
             rfc_message_id = coalesce(v.rfc_message_id, m.rfc_message_id),
@@ -46,40 +47,39 @@ _RECORD = f"""
             finished_at = case when v.finished or v.campaign = 'cancelled' then clock_timestamp() end
         from verdict v
         where m.id = v.message_id and m.tries = v.tries
-          and (m.lease_id = :lease_id and m.state = v.was or v.was = 'sending' and m.state = 'uncertain')
+          and (m.lease_id = %(lease_id)s and m.state = v.was or v.was = 'sending' and m.state = 'uncertain')
         returning m.id, v.finished or coalesce(v.campaign = 'cancelled', false) as finished, v.awaited
     ), outbox as (
         insert into followup (message_ids)
         select array_agg(id) from written where finished having count(*) > 0
     ), begun as (
         update message set state = 'sending', tries = tries + 1
-        where id = any(:begin) and lease_id = :lease_id and state = 'claimed'
+        where id = any(%(begin)s) and lease_id = %(lease_id)s and state = 'claimed'
         returning id
     )
     select id, false as begun, case when finished and awaited then pg_notify('{OUTCOME_CHANNEL}', id::text)::text end
     from written
     union all select id, true, null from begun
-    union all select id, true, null from message where id = any(:begin) and lease_id = :lease_id and state = 'sending'
+    union all select id, true, null from message
+    where id = any(%(begin)s) and lease_id = %(lease_id)s and state = 'sending'
 """  # noqa: S608 -- a constant
 
-_RECORD_OUTCOMES = text(_RECORD.format(campaign="null::text"))
+_RECORD_OUTCOMES = _RECORD.format(campaign="null::text")
 
 # What would go back to the queue asks its campaign first, under a lock that a pause or a cancellation waits for: after
 # those nothing of the campaign can become due.
-_RECORD_RETURNS = text(
-    _RECORD.format(
-        campaign="""case when v.state = 'queued' then (
-            select c.status from message m join submission s on s.id = m.submission_id
-            join campaign c on c.workspace_id = s.workspace_id and c.id = s.campaign_id
-            where m.id = v.message_id for share of c) end"""
-    )
+_RECORD_RETURNS = _RECORD.format(
+    campaign="""case when v.state = 'queued' then (
+        select c.status from message m join submission s on s.id = m.submission_id
+        join campaign c on c.workspace_id = s.workspace_id and c.id = s.campaign_id
+        where m.id = v.message_id for share of c) end"""
 )
 
-_LATE = text("""
+_LATE = """
     update message m set attempts = m.attempts || jsonb_build_array(v.attempt || '{"late": true}')
-    from jsonb_to_recordset(cast(:verdicts as jsonb)) as v(message_id uuid, attempt jsonb)
+    from jsonb_to_recordset(cast(%(verdicts)s as jsonb)) as v(message_id uuid, attempt jsonb)
     where m.id = v.message_id and v.attempt is not null and not m.attempts @> jsonb_build_array(v.attempt)
-""")
+"""
 
 
 def record_verdicts(
@@ -94,11 +94,11 @@ def record_verdicts(
     parameters = {"verdicts": orjson.dumps(rows).decode(), "lease_id": lease_id, "begin": Ids(one.id for one in begin)}
     returns = any(verdict.state is State.QUEUED for verdict in verdicts)
     statement = _RECORD_RETURNS if returns else _RECORD_OUTCOMES
-    done = connection.execute(statement, parameters | {"held": UNTIL_SOMEBODY_ACTS}).all()
+    done = fetch(connection, statement, parameters | {"held": UNTIL_SOMEBODY_ACTS})
     written = {id_ for id_, begun, _ in done if not begun}
     if late := {verdict.message_id for verdict in verdicts} - written:
         overtaken = [row for row in rows if row["message_id"] in late]
-        connection.execute(_LATE, {"verdicts": orjson.dumps(overtaken).decode()})
+        fetch(connection, _LATE, {"verdicts": orjson.dumps(overtaken).decode()})
     return {id_ for id_, begun, _ in done if begun}
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.arrays import Ids
 from models.message import ACCEPTED
-from worker.bell import FOLLOWUP_QUEUE, endpoint_lane
+from worker.bell import FOLLOWUP_QUEUE, Work, endpoint_lane
 from worker.faults import faultpoint
 from worker.meter import count_outcomes
 from worker.outcome_events import append_outcomes, append_repaired, append_unlogged
@@ -32,6 +32,8 @@ RECORDED_CHANNEL = "postroad_recorded"
 
 BATCH = 1_000
 """Messages recorded in one transaction, about."""
+BATCH_ROWS = 400
+"""Outbox rows looked at for it."""
 REPAIR_SECONDS = 5.0
 """A task begins no further repair after so long."""
 TRUST_STEP = 4
@@ -47,6 +49,8 @@ class Outbox:
     message_ids: Ids
     tries: int
     """The most that any of them was tried; above 0 the log had failed before."""
+    full: bool
+    """There may be more like them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Group:
     """What became of one transaction of the follow-up."""
 
     messages: int
+    full: bool
+    """There may be more that did not fit."""
     go_on: bool
     """It was a repair, and there may be more to repair."""
 
@@ -66,7 +72,7 @@ _TAKE = text(f"""
                sum(cardinality(message_ids)) over by_age - cardinality(message_ids) as before
         from (select id, tries, message_ids from followup
               where due_at <= clock_timestamp() and {RUNS.format(queue=f"'{FOLLOWUP_QUEUE}'")}
-              order by tries, id limit 400 for update skip locked) as locked
+              order by tries, id limit {BATCH_ROWS} for update skip locked) as locked
         window by_age as (order by tries, id)
     )
     delete from followup f using due
@@ -164,8 +170,8 @@ _POSTPONE = text("""
 """)
 
 
-def record(runtime: Runtime) -> int:
-    """Records what reached an outcome, about `BATCH` messages. Returns how many.
+def record(runtime: Runtime) -> Work:
+    """Records what reached an outcome, about `BATCH` messages, which are counted.
 
     A failure of the log is written down and tried again by itself; any other database error is raised. A repair that
     succeeds is followed by ever larger ones, so that a backlog of small groups is soon worked off.
@@ -176,7 +182,7 @@ def record(runtime: Runtime) -> int:
         group = _record_group(runtime, trust)
         recorded += group.messages
         if not group.go_on or time.monotonic() > ends_at:
-            return recorded
+            return Work(recorded, more=group.full or group.go_on)
         trust = trust + TRUST_STEP if group.messages else 0
 
 
@@ -189,14 +195,14 @@ def _record_group(runtime: Runtime, trust: int) -> Group:
         outbox = _take(connection, trust)
         if not outbox.message_ids:
             connection.commit()  # a rollback would cost the connection its prepared statements
-            return Group(messages=0, go_on=False)
+            return Group(messages=0, full=False, go_on=False)
         go_on = outbox.tries > 0
         try:
             with connection.begin_nested():
                 endpoints = _write(connection, outbox)
         except SQLAlchemyError as error:
             if trust:
-                return Group(messages=0, go_on=True)
+                return Group(messages=0, full=False, go_on=True)
             go_on = False
             endpoints = _postpone(connection, outbox, error)
         traced = _traced(connection, outbox) if runtime.traces is not None else ()
@@ -206,13 +212,14 @@ def _record_group(runtime: Runtime, trust: int) -> Group:
         runtime.traces.note("record", traced, {"mails": len(outbox.message_ids)}, since)
     for endpoint_id in endpoints:
         runtime.bells.ring(endpoint_lane(endpoint_id))
-    return Group(messages=len(outbox.message_ids), go_on=go_on)
+    return Group(messages=len(outbox.message_ids), full=outbox.full, go_on=go_on)
 
 
 def _take(connection: Connection, trust: int) -> Outbox:
     rows = connection.execute(_TAKE, {"batch": BATCH, "trust": trust}).all()
     ids = Ids(sorted({message_id for row in rows for message_id in row.message_ids}))
-    return Outbox(ids, max((row.tries for row in rows), default=0))
+    full = len(ids) >= BATCH or len(rows) == BATCH_ROWS
+    return Outbox(ids, max((row.tries for row in rows), default=0), full)
 
 
 def _traced(connection: Connection, outbox: Outbox) -> Sequence[str]:

@@ -9,7 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from models.arrays import Ids
 from models.content import Address, Content
+from models.database import fetch
 from providers.base import OutboundEmail
 from worker.compose import Compiled, Letter
 from worker.dkim import Signer
@@ -21,11 +23,11 @@ from worker.tracking import Tracker
 KEPT_BYTES = 48 * 1024 * 1024
 """Room for compiled content per worker process."""
 
-_LOAD = text("""
+_LOAD = """
     select id, workspace_id, awaited, expires_at, send_at, traceparent,
-           case when not id = any(:known) then content end as content
-    from submission where id = any(:ids)
-""")
+           case when not id = any(%s::uuid[]) then content end as content
+    from submission where id = any(%s)
+"""
 _FILES = text("select sha256, data from blob where workspace_id = :workspace_id and sha256 = any(:hashes)")
 
 
@@ -87,7 +89,7 @@ class Submissions:
         """
         wanted = list(dict.fromkeys(ids))
         known = {id_: kept for id_ in wanted if (kept := self._kept.get((id_, mailer.id)))}
-        rows = {row.id: row for row in connection.execute(_LOAD, {"ids": wanted, "known": list(known)})}
+        rows = {row.id: row for row in fetch(connection, _LOAD, [Ids(known), Ids(wanted)])}
         loaded: dict[UUID, LoadedSubmission] = {}
         size = 0
         for id_ in wanted:

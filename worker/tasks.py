@@ -28,16 +28,16 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         answer(
             send_lane(UUID(mailer_id), int(priority)),
             bell,
-            lambda: delivery.deliver(runtime(), UUID(mailer_id), int(priority)),
+            lambda: delivery.deliver(runtime(), UUID(mailer_id), int(priority)).more,
         )
 
     def record_outcomes(_lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Writes log, activities, threads, events and webhook deliveries of what reached an outcome."""
-        answer(FOLLOWUP_LANE, bell, lambda: record.record(runtime()))
+        answer(FOLLOWUP_LANE, bell, lambda: record.record(runtime()).more)
 
     def apply_reports(_lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Applies what providers reported: delivery, bounces, complaints, mail that came in."""
-        answer(REPORTS_LANE, bell, lambda: reports.apply_reports(runtime()))
+        answer(REPORTS_LANE, bell, lambda: reports.apply_reports(runtime()) > 0)
 
     def notify(lane: str, bell: str, *_more: Any, **_named: Any) -> None:
         """Delivers one webhook endpoint's due events."""
@@ -50,13 +50,13 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     def aside(lane: Lane, bell: str, work: Callable[[], bool]) -> None:
         answer(lane, bell, lambda: runtime().siding.run(lane, work))
 
-    def answer(lane: Lane, bell: str, work: Callable[[], int]) -> None:
+    def answer(lane: Lane, bell: str, work: Callable[[], bool]) -> None:
         bells = runtime().bells
         bells.answer(lane, bell)
         bound = structlog.contextvars.bound_contextvars(task=lane.task, lane=lane.subject)
         with bound, runtime().activity.task(), deadline(runtime().settings.lease_seconds):
-            worked = work()
-        if worked:
+            more = work()
+        if more:
             bells.ring(lane)
 
     app.task(name="deliver")(deliver)

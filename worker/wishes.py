@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models.arrays import Words
 from models.content import SendSettings
+from models.database import fetch
 
 EVERYTHING = ""
 """The list that all mail of a workspace belongs to."""
@@ -15,10 +16,10 @@ EVERYTHING = ""
 TRACKING = "$tracking"
 """The list of those who get their mail without pixel and tracked links. No mail can name it as its own."""
 
-_LISTED = text("""
+_LISTED = """
     select address, list_id, reason from suppression
-    where workspace_id = :workspace_id and list_id = any(:lists) and address = any(:addresses) order by address
-""")
+    where workspace_id = %s and list_id = any(%s) and address = any(%s) order by address
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def read_wishes(
         if each.open_tracking or each.click_tracking:
             lists.add(TRACKING)
     keys = Words({address.lower() for address in addresses})
-    rows = connection.execute(_LISTED, {"workspace_id": workspace_id, "lists": list(lists), "addresses": keys})
+    rows = fetch(connection, _LISTED, [workspace_id, list(lists), keys])
     listed: dict[str, dict[str, str]] = {}
     for address, list_id, reason in rows:
         listed.setdefault(list_id, {})[address] = reason

@@ -27,7 +27,7 @@ MAILS = 500 if LONG else 60
 IN_DOUBT = 4 * 16
 """What one killed worker leaves uncertain at most: a group on each connection."""
 
-WORKER_POINTS = ("claiming", "claimed", "composing", "sending", "sent", "recording", "recorded", "asked")
+WORKER_POINTS = ("claimed", "composing", "sending", "sent", "recording", "recorded", "asked")
 
 
 @dataclass(frozen=True, kw_only=True)

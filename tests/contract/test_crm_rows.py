@@ -91,7 +91,7 @@ def test_a13_without_a_mode_the_company_sends_and_personal_mail_leaves_from_the_
         assert office.send(CRM | {"mode": "company"}).json()["provider"] == "smtp"
         personal = CRM | {"mode": "personal", "sender_user_id": str(user_id)}
         assert office.send(personal, Prefer="respond-async").json()["provider"] == "gmail"
-        assert deliver(house.runtime, mailbox_id, 0) == 1
+        assert deliver(house.runtime, mailbox_id, 0).done == 1
         [sent] = gmail.messages.values()
         assert [mail.sender for mail in house.server.received] == ["hello@demo.test"] * 2
         assert sent.header("From") == f"Ann <{gmail.address}>"

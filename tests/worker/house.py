@@ -102,7 +102,7 @@ class House:
             return accepted
 
     def deliver(self, priority: int = 0) -> int:
-        return deliver(self.runtime, self.mailer_id, priority)
+        return deliver(self.runtime, self.mailer_id, priority).done
 
     def deliver_all(self, priority: int = 0) -> None:
         """Delivers until nothing is due, retries that come due meanwhile included."""
@@ -118,7 +118,7 @@ class House:
         )
 
     def record_all(self) -> None:
-        while record(self.runtime):
+        while record(self.runtime).done:
             pass
 
     def tick(self) -> None:

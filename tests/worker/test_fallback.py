@@ -59,7 +59,7 @@ class TwoMailers(House):
         return Fallbacks(self.runtime).divert()
 
     def deliver_second(self) -> None:
-        while deliver(self.runtime, self.second_id, 0):
+        while deliver(self.runtime, self.second_id, 0).done:
             pass
 
     def mailer_of(self, message_id: UUID) -> UUID:

@@ -100,7 +100,7 @@ def test_the_next_task_and_the_next_worker_use_the_token_at_hand(house: MailboxH
         house.deliver_all()
     newcomer = Runtime(house.settings, application="newcomer")
     house.submit("bob@example.com")
-    assert deliver(newcomer, house.mailer_id, 0) == 1
+    assert deliver(newcomer, house.mailer_id, 0).done == 1
     newcomer.close()
     assert house.renewals() == 1
 
