@@ -1,8 +1,5 @@
 """Gmail and Google Workspace mailboxes through the Gmail API (https://developers.google.com/workspace/gmail/api).
 
-Credentials: ``client_id``, ``client_secret``, ``refresh_token``; optional ``scope``, the granted scopes, and
-``push_service_account`` with ``push_audience``, what the token of a Pub/Sub push must say.
-
 A mail is made a draft first and the draft is sent: after a lost answer the draft that is still there proves that
 nothing was sent, and sending it again can succeed only once. An outcome after the draft names it
 (``provider_message_id``); an email that comes back with it as ``draft_id`` has that draft sent, not another. With the
@@ -49,9 +46,10 @@ class Gmail(MailByMail):
     title: ClassVar[str] = "Gmail"
     credentials: ClassVar[Credentials] = {
         **OAUTH,
-        "scope": Credential(Kind.LINE),
+        "scope": Credential(Kind.LINE),  # those granted, separated by spaces
+        # Whose OIDC token a Pub/Sub push must carry; without it the token in the hook's URL is enough.
         "push_service_account": Credential(Kind.TOKEN, beside="push_audience"),
-        "push_audience": Credential(Kind.TOKEN),
+        "push_audience": Credential(Kind.TOKEN),  # what that token must be made out to
     }
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 20

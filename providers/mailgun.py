@@ -1,4 +1,4 @@
-"""Mailgun: ``messages.mime`` and the events index. Credentials: ``api_key``, ``domain``, ``signing_key``.
+"""Mailgun: ``messages.mime`` and the events index.
 
 The MIME form takes a mail as it was composed: our Message-ID, every header, every part. The variable ``ref`` goes along
 and comes back in each event. A call carries one mail, taken or refused as a whole. Mailgun chooses the envelope sender,

@@ -1,7 +1,6 @@
 """Microsoft 365 through Microsoft Graph: a draft first, then its send.
 
-Credentials: ``tenant``, ``client_id``, ``client_secret``, ``refresh_token`` (delegated, for ``Mail.ReadWrite`` and
-``Mail.Send``); optional ``client_state``, what change notifications must carry.
+The refresh token is delegated, for ``Mail.ReadWrite`` and ``Mail.Send``.
 
 The draft has an immutable id and our reference as a property, so that after a crash it tells by itself whether it went
 out: ``isDraft`` is true until it is sent. Every outcome after the draft names it (``provider_message_id``); an email
@@ -51,14 +50,14 @@ class _State:
 
 
 class Microsoft365(MailByMail):
-    """See the module for credentials and drafts."""
+    """See the module for drafts."""
 
     name = "microsoft365"
     title = "Microsoft 365"
     credentials: ClassVar[Credentials] = {
         "tenant": Credential(Kind.ID, required=True),
         **OAUTH,
-        "client_state": Credential(Kind.TOKEN),
+        "client_state": Credential(Kind.TOKEN),  # what change notifications must carry
     }
     form: ClassVar[Form] = Form.FIELDS
     batch: ClassVar[int] = 20

@@ -1,9 +1,8 @@
 """Postmark (https://postmarkapp.com/developer) through postmarker, in batches of up to 500 mails a call.
 
-Credentials: ``server_token``; optional ``message_stream`` (default ``outbound``) and ``hook_secret``, the password of
-the HTTP Basic user info in the webhook URL (Postmark signs nothing; the token in our hook URL is a secret of its own).
 Our reference travels as ``Metadata.ref``. Opens and clicks are tracked by postroad, so Postmark's own are off. The
-envelope sender is always Postmark's: bounces come back as webhooks.
+envelope sender is always Postmark's: bounces come back as webhooks. Postmark signs nothing; the webhook URL may carry
+``hook_secret`` as password of its HTTP Basic user info, beside the token in our hook URL, which is secret too.
 """
 
 import time
@@ -68,7 +67,7 @@ class Postmark(Provider):
     name: ClassVar[str] = "postmark"
     credentials: ClassVar[Credentials] = {
         "server_token": Credential(Kind.TOKEN, required=True),
-        "message_stream": Credential(Kind.TOKEN),
+        "message_stream": Credential(Kind.TOKEN),  # without it "outbound"
         "hook_secret": Credential(Kind.SECRET),
     }
     form: ClassVar[Form] = Form.FIELDS

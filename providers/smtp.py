@@ -32,11 +32,7 @@ QUICK_SECONDS = 0.001
 
 
 class Smtp(Provider):
-    """Credentials: ``host``, ``port``, ``security`` (none, starttls, tls), and to log in ``username`` with ``password``
-    or ``access_token``; ``auth`` forces a mechanism, ``verify`` true checks even a local server's certificate.
-
-    ``Account.base_url`` (``smtp://``, ``smtp+starttls://`` or ``smtps://host:port``) wins over host, port and security.
-    """
+    """``base_url`` (``smtp://``, ``smtp+starttls://`` or ``smtps://host:port``) wins over host, port and security."""
 
     name: ClassVar[str] = "smtp"
     credentials: ClassVar[Credentials] = {
@@ -45,8 +41,8 @@ class Smtp(Provider):
         "security": Credential(("none", "starttls", "tls"), default="none"),
         "username": Credential(Kind.NAME, beside="password"),
         "password": Credential(Kind.SECRET),
-        "auth": Credential(("plain", "login")),
-        "verify": Credential(Kind.SWITCH),
+        "auth": Credential(("plain", "login")),  # forces a mechanism
+        "verify": Credential(Kind.SWITCH),  # true: even a local server's certificate is checked
     }
     form: ClassVar[Form] = Form.MIME
     batch: ClassVar[int] = 512

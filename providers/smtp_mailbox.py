@@ -17,9 +17,7 @@ BAD_CREDENTIALS = "535"
 
 
 class MailboxSmtp(Smtp):
-    """Credentials: ``username``, and ``password`` or what an OAuth connection gave: ``client_id``, ``client_secret``,
-    ``refresh_token``. With both the password is used.
-    """
+    """With a password and what an OAuth connection gave, the password is used."""
 
     credentials: ClassVar[Credentials] = {
         "username": Credential(Kind.NAME, required=True),

@@ -1,7 +1,5 @@
 """SparkPost: transmissions of ``email_rfc822`` and the message events index.
 
-Credentials: ``api_key``; optional ``hook_secret``, see `providers.sparkpost_hooks`.
-
 The raw form carries most: every header and part as composed. SparkPost still chooses Message-ID and envelope sender. It
 reads ``{{`` in headers as its own template language, so a mail with that in a header is refused. A mail with
 List-Unsubscribe goes as non-transactional: SparkPost puts its own such header and reports who used it. Its open and
@@ -69,13 +67,13 @@ _UNSUBSCRIBE = re.compile(rb"^list-unsubscribe:", re.IGNORECASE | re.MULTILINE)
 
 
 class SparkPost(MailByMail):
-    """See the module for the credentials and what SparkPost makes of a mail."""
+    """See the module for what SparkPost makes of a mail."""
 
     name = "sparkpost"
     title = "SparkPost"
     credentials: ClassVar[Credentials] = {
         "api_key": Credential(Kind.TOKEN, required=True),
-        "hook_secret": Credential(Kind.SECRET),
+        "hook_secret": Credential(Kind.SECRET),  # see `providers.sparkpost_hooks`
     }
     batch: ClassVar[int] = 50
     group: ClassVar[int] = 8
