@@ -54,29 +54,33 @@ def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> Work:
     """Sends what is due in one lane, up to a batch. Counted are the messages that it took in hand.
 
     Suspects of a crash come in small batches, which would spend most of their time waiting for the next bell: as many
-    of them go as there is time for.
+    of them go as there is time for, and each that went well lets the next be larger.
     """
     mailer = open_mailer(runtime, mailer_id)
-    started, work = time.monotonic(), NOTHING
+    started, work, suspects = time.monotonic(), NOTHING, lease.SUSPECTS
     while mailer and mailer.sends and (allowed := runtime.pace.take(mailer, priority, mailer.provider.batch)):
         with runtime.hands:
-            delivery = _deliver_batch(runtime, mailer, priority, allowed)
+            delivery = _deliver_batch(runtime, mailer, priority, allowed, suspects)
         if delivery is None:
             return work._replace(more=False)
         claimed, is_suspect = len(delivery.batch.messages), delivery.batch.is_suspect
         work = Work(work.done + claimed, more=claimed == allowed or is_suspect or delivery.may_have_left_some)
         if not is_suspect or time.monotonic() - started >= TASK_SECONDS:
             break
+        suspects = min(2 * suspects, lease.MOST_SUSPECTS)
     return work
 
 
-def _deliver_batch(runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int) -> "Delivery | None":
+def _deliver_batch(
+    runtime: Runtime, mailer: OpenMailer, priority: int, allowed: int, suspects: int
+) -> "Delivery | None":
     """What it did, which is over; None if nothing was due."""
     longest = max(runtime.settings.lease_seconds, mailer.provider.call_seconds + TASK_SECONDS)
+    term = timedelta(seconds=longest * 1.1)
     since = time.time_ns()
     with each_by_itself(runtime.engine) as connection:
         batch = lease.claim(
-            connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=timedelta(seconds=longest * 1.1)
+            connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=term, suspects=suspects
         )
     claimed = len(batch.messages) if batch else 0
     runtime.pace.give_back(mailer, allowed - claimed)

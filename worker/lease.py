@@ -23,8 +23,10 @@ from worker.standstill import RUNS
 CRASHES_TO_ISOLATE = 3
 """A message whose worker died with it in hand this often is taken out of the queue."""
 
-SUSPECTS = 8
-"""So many of the messages whose worker died go together the next time."""
+SUSPECTS, MOST_SUSPECTS = 8, 64
+"""So many of the messages whose worker died go together the next time; twice as many after those that went well, up to
+the most: what has to go alone after another death stays few.
+"""
 
 UNHEARD_SECONDS = 3.0
 """A worker without its lock that was not heard of for so long is dead. Three heartbeats: see `worker.heartbeat`."""
@@ -99,7 +101,7 @@ _CLAIM = f"""
                               where slow.mailer_id = %(mailer_id)s and slow.priority = %(priority)s
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
               and {RUNS.format(queue="%(queue)s")}
-        order by due_at limit (select case crashes when 0 then %(batch)s when 1 then least(%(batch)s, {SUSPECTS})
+        order by due_at limit (select case crashes when 0 then %(batch)s when 1 then least(%(batch)s, %(suspects)s)
                                                    else 1 end from head)
         for no key update skip locked
     ), held as (
@@ -176,14 +178,21 @@ _RECOVER = text("""
 
 
 def claim(
-    connection: Connection, mailer_id: UUID, priority: int, *, worker: str, batch: int, lease: timedelta
+    connection: Connection,
+    mailer_id: UUID,
+    priority: int,
+    *,
+    worker: str,
+    batch: int,
+    lease: timedelta,
+    suspects: int = SUSPECTS,
 ) -> Batch | None:
     """Takes up to ``batch`` due messages of a lane, oldest due first. None: nothing is due, or its queue is paused.
 
-    One statement, whole by itself.
+    suspects: how many of those whose worker died may go together. One statement, whole by itself.
     """
     lane = {"mailer_id": mailer_id, "priority": priority, "queue": SEND_QUEUES[Priority(priority)]}
-    rows = fetch(connection, _CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease})
+    rows = fetch(connection, _CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease, "suspects": suspects})
     if not rows:
         return None
     messages = tuple(Held._make((row[0], row[1], State(row[2]), *row[3:13])) for row in rows)

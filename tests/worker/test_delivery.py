@@ -545,6 +545,17 @@ def test_what_was_in_hand_when_a_worker_died_is_claimed_in_small_company_and_the
     assert claimed == [*companies, 3]
 
 
+def test_the_company_of_suspects_grows_as_long_as_all_goes_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.submit(*(f"ann{number}@example.com" for number in range(100)))
+    _claimed(house)
+    _let_leases_run_out(house)
+    house.tick()
+    monkeypatch.setattr(lease, "MOST_SUSPECTS", 32)
+    claimed = _counting_claims(monkeypatch)
+    assert house.deliver() == 100
+    assert claimed == [8, 16, 32, 32, 12, 0]
+
+
 def test_suspects_of_a_crash_give_way_to_other_lanes_after_a_turn(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
