@@ -251,7 +251,8 @@ INSIDE: Mapping[str, str] = {
         erasure_sql.LEAVE_OUT erasure_sql.LOG erasure_sql.MESSAGE erasure_sql.RECEIVED_WIPED
         erasure_sql.SUBMISSION erasure_sql.SUBMISSIONS gate._OF_MESSAGE inbound._ADOPT
         lease._RECOVER lease._RETURN mail_events._MOVE mail_events._MOVE_LOG
-        mail_events._RESOLVE meter._OUTCOMES moves._COUNT outcome_rows._LATE
+        mail_events._RESOLVE meter._OUTCOMES moves._COUNT moves._MOVE moves._PICK_ONE
+        moves._PICK_SOME moves._PICK_THESE moves._UNSETTLED outcome_rows._LATE outcome_rows._RECORD
         outcome_rows._RECORD_OUTCOMES record._ANNOUNCE record._TRACED reports._AGAIN
         reports._DONE
     """,
@@ -259,15 +260,23 @@ INSIDE: Mapping[str, str] = {
 """What keeps a statement that names no workspace inside one -> such statements."""
 
 
+def sql_of(constant: object) -> str:
+    """A statement's text, or that of a part of one that could be one; empty for anything else."""
+    if isinstance(constant, TextClause):
+        return constant.text
+    return (
+        constant if isinstance(constant, str) and re.match(r"\s*(select|with|update|insert|delete)\s", constant) else ""
+    )
+
+
 def statements() -> set[str]:
     """Every statement of the worker on tenants' tables that names no workspace, by module and constant."""
     found = set()
     for module in pkgutil.iter_modules(worker.__path__):
         for name, value in vars(import_module(f"worker.{module.name}")).items():
-            several = value if isinstance(value, tuple) else (value,)
-            for clause in (each for each in several if isinstance(each, TextClause)):
-                named = set(re.findall(r"\b(?:from|join|update|into)\s+(\w+)", clause.text)) & TENANT_TABLES
-                if named and "workspace_id" not in clause.text:
+            for sql in map(sql_of, value if isinstance(value, tuple) else (value,)):
+                named = set(re.findall(r"\b(?:from|join|update|into)\s+(\w+)", sql)) & TENANT_TABLES
+                if named and "workspace_id" not in sql:
                     found.add(f"{module.name}.{name}")
     return found
 
