@@ -1,8 +1,10 @@
 """What `postroad emulate` lets anybody say to its emulators over HTTP: each fault, chance, lag, webhook, and the books."""
 
 import json
+import re
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import providers.oauth
 from deploy.emulated import EMULATED, Emulated
 from providers import open_provider
 from providers.base import Account, OutboundEmail, Outcome, Result
-from providers.emulators.control import Control
+from providers.emulators.control import _VERBS, Control
 from providers.emulators.http import Emulator, Fault
 from providers.emulators.mailgun import MailgunEmulator
 from providers.emulators.postmark import PostmarkEmulator
@@ -200,3 +202,16 @@ def test_what_cannot_be_done_is_said(
 def test_it_names_no_emulators_that_do_not_run() -> None:
     with PostmarkEmulator() as postmark, SmtpEmulator() as smtp, Control({"postmark": postmark, "smtp": smtp}) as only:
         assert Remote(only)("/gmail/ledger", method="GET")[1]["error"].endswith("of providers postmark, smtp")
+
+
+_, _, PAGE = (Path(__file__).parents[2] / "docs" / "emulators.md").read_text().partition("## What goes wrong")
+
+
+@pytest.mark.parametrize("shown", re.findall(r"`POST (/\w+/\w+[^`]*)`", PAGE))
+def test_what_the_page_shows_can_be_asked_for(running: dict[str, Emulated], remote: Remote, shown: str) -> None:
+    path, _, body = shown.partition(" ")
+    assert remote(path, json.loads(body or "{}"))[0] == 200
+
+
+def test_the_page_shows_every_verb() -> None:
+    assert set(re.findall(r"`POST /\w+/(\w+)", PAGE)) == {verb for method, verb in _VERBS if method == "POST"}
