@@ -17,6 +17,7 @@ LANE = {
     "priority": 0,
     "worker": "w",
     "batch": 100,
+    "suspects": lease.SUSPECTS,
     "queue": "send.normal",
     "lease": WINDOW["window"],
 }
