@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from providers.microsoft365_token import scopes_for
-from providers.oauth import authorization_url, code_challenge, code_verifier
+from providers.oauth_consent import authorization_url, code_challenge, code_verifier
 from worker.vault import SecretUnreadable, Vault
 
 STATE_SECONDS = 600
@@ -26,7 +26,7 @@ class Consent:
     """What a provider's mailbox needs."""
 
     service: str
-    """A name of `providers.oauth.SERVICES`."""
+    """A name of `providers.oauth_endpoint.SERVICES`."""
     scopes: Callable[[str | None], tuple[str, ...]]
     """``base_url`` of the mailer -> what is asked for."""
     enough: frozenset[str]

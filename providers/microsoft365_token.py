@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from providers.base import Account, Result
 from providers.http import Answer, Api, NoAnswer, NotSent
-from providers.oauth import TIMEOUT
+from providers.oauth_endpoint import TIMEOUT
 from providers.tokens import Grant, SharedToken, TokenError, lifetime
 
 AUTHORITY = "https://login.microsoftonline.com"

@@ -26,7 +26,7 @@ class MailboxSmtp(Smtp):
     }
     wants_signature: ClassVar[bool] = False
     service: ClassVar[str]
-    """Whose tokens log in: a name of `providers.oauth.SERVICES`."""
+    """Whose tokens log in: a name of `providers.oauth_endpoint.SERVICES`."""
     scope: ClassVar[str]
     """What allows SMTP."""
 

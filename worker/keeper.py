@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from providers.base import NotKept
 from worker.vault import SecretUnreadable, Vault
 
-# Held while the token endpoint is asked, so the wait for it must outlast that; see providers/oauth.py: TIMEOUT.
+# Held while the token endpoint is asked; the wait for it outlasts that. See providers/oauth_endpoint.py: TIMEOUT.
 _PATIENT = text("set lock_timeout = '28s'")
 _USUAL = text("reset lock_timeout")
 _LOCK = text("select pg_advisory_lock(hashtextextended('credentials of ' || :id, 0))")

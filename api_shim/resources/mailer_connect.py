@@ -24,7 +24,7 @@ from api_shim.resources.mailers import NOT_CONNECTED, find, show
 from api_shim.services import Services
 from models.mailer import Mailer, MailerStatus
 from providers.base import Account
-from providers.oauth import exchange_code, revoke
+from providers.oauth_consent import exchange_code, revoke
 from providers.tokens import TOKEN, Grant, TokenError
 from worker.mailers import mailer_purpose
 from worker.vault import SecretUnreadable

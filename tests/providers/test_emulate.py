@@ -21,15 +21,9 @@ from deploy.services import free_port
 from providers import open_provider
 from providers.base import Account, Lookup, Result
 from providers.gmail import Gmail
-from providers.oauth import (
-    SERVICES,
-    AccessTokens,
-    authorization_url,
-    code_challenge,
-    code_verifier,
-    exchange_code,
-    revoke,
-)
+from providers.oauth import AccessTokens
+from providers.oauth_consent import authorization_url, code_challenge, code_verifier, exchange_code, revoke
+from providers.oauth_endpoint import SERVICES
 from providers.tokens import Grant, TokenRevoked
 from tests.conftest import wait_until
 from tests.providers.arrivals import composed

@@ -13,14 +13,8 @@ from providers.base import Account, Result
 from providers.emulators.gmail import GmailEmulator
 from providers.emulators.http import Call, Fault, Reply
 from providers.guard import Guard
-from providers.oauth import (
-    AccessTokens,
-    authorization_url,
-    code_challenge,
-    code_verifier,
-    exchange_code,
-    revoke,
-)
+from providers.oauth import AccessTokens
+from providers.oauth_consent import authorization_url, code_challenge, code_verifier, exchange_code, revoke
 from providers.tokens import ClientRefused, TokenError, TokenRevoked, TokenUnavailable
 from tests.providers.samples import QUICK, account
 
