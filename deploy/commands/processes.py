@@ -105,7 +105,11 @@ def beat(check: bool) -> None:
 
 @click.command()
 def migrate() -> None:
-    """Bring the database's tables up to date."""
+    """Bring the database's tables up to date. Those of a newer version stay as they are."""
     from models.migrations import migrate as run
+    from models.migrations import of_a_newer_version
 
-    run(settings().sqlalchemy_url)
+    url = settings().sqlalchemy_url
+    run(url)
+    if of_a_newer_version(url):
+        click.echo("The tables are those of a newer version, and stay as they are.", err=True)
