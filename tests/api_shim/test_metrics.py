@@ -40,6 +40,14 @@ def _key(full_name: str, labels: dict[str, str]) -> tuple[str, tuple[str, ...]]:
     return name, tuple(labels[label] for label in (*series.labels, "le") if label in labels)
 
 
+@pytest.fixture(scope="module")
+def settings(settings: Settings) -> Iterator[Settings]:
+    """Of an application that writes its counts down only when it is asked to: it would do so before a test looks."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("worker.meter.FLUSH_SECONDS", 3600.0)
+        yield settings
+
+
 @pytest.fixture
 def ticker(settings: Settings) -> Iterator[Ticker]:
     runtime = Runtime(settings, application="test beat")
