@@ -334,7 +334,9 @@ def _mailbox(address: Address) -> Mailbox:
     return Mailbox(email=to_ascii_domain(address.email), name=address.name)
 
 
+@lru_cache(maxsize=64)
 def _date(date: datetime) -> str:
+    """Messages of one submission have one date; dates of one second look alike."""
     return _second(date.replace(microsecond=0))
 
 

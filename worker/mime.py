@@ -15,6 +15,8 @@ from worker.template import CompositionError, Hole, Piece, Scene
 
 _QP_WIDTH = 75
 """Characters in a quoted-printable line before its soft break (RFC 2045 section 6.7)."""
+_AN_ADDRESS = 2_000
+"""Characters: what is longer is hardly one line of plain words, and not looked through for that."""
 _PLAIN = re.compile(r"[!-<>-~]*(?: [!-<>-~]+)*")
 _SOFT = b"=\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -173,8 +175,12 @@ class Boundaries:
 
 def quoted_value(value: str) -> bytes:
     """A value for a hole in a quoted-printable text, followed by a soft break."""
-    if len(value) <= _QP_WIDTH and _PLAIN.fullmatch(value):
-        return value.encode("ascii") + _SOFT
+    if len(value) <= _AN_ADDRESS and _PLAIN.fullmatch(value):
+        plain = value.encode("ascii")
+        if len(plain) <= _QP_WIDTH:
+            return plain + _SOFT
+        if b" " not in plain:  # an address; no line of words may end in a space
+            return _SOFT.join([plain[at : at + _QP_WIDTH] for at in range(0, len(plain), _QP_WIDTH)]) + _SOFT
     return _quoted_run(value.replace("\r\n", "\n").replace("\r", "\n")) + _SOFT
 
 

@@ -1,4 +1,5 @@
 import base64
+import hmac
 from uuid import uuid4
 
 import pytest
@@ -40,6 +41,13 @@ def test_tokens_need_no_escaping_in_a_path_and_are_short() -> None:
     made = token(TRACKER.open_url(MESSAGE, WORKSPACE))
     assert len(made) == 67
     assert made.replace("-", "").replace("_", "").isalnum()
+
+
+def test_the_tag_is_the_hmac_of_what_follows_it() -> None:
+    made = token(TRACKER.open_url(MESSAGE, WORKSPACE))
+    raw = base64.urlsafe_b64decode(made + "=" * (-len(made) % 4))
+    key = hmac.digest(SECRET, b"postroad tracking v1 OPEN", "sha256")
+    assert raw[2:18] == hmac.digest(key, raw[18:], "sha256")[:16]
 
 
 def test_any_changed_character_is_refused() -> None:
