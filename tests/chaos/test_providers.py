@@ -13,6 +13,7 @@ import os
 import pytest
 
 import providers.oauth
+import worker.outcome
 import worker.retry
 from providers import adapter
 from providers.http import Api, Timeout
@@ -38,6 +39,8 @@ def _short_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("connect_timeout", 2.0), ("command_timeout", 0.4), ("dot_timeout", 0.1)):
         monkeypatch.setattr(Smtp, name, value)
     monkeypatch.setattr(worker.retry, "SHORTEST_PAUSE_SECONDS", 0.02)
+    # With answers due so soon, a busy machine leaves a question unanswered again and again.
+    monkeypatch.setattr(worker.outcome, "LONGEST_LOOKUP_WAIT_SECONDS", 1.0)
     for provider in SIDES:
         monkeypatch.setattr(adapter(provider), "settle_seconds", SETTLE_SECONDS)
     # Calls are what faults are dealt to, so there must be enough of them.
