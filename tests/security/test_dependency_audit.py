@@ -86,6 +86,13 @@ ADVISORY = {
 """As the Python Packaging Advisory Database has it, in the form of https://ossf.github.io/osv-schema/."""
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is asked directly, whatever this machine's way to the outside is."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @contextmanager
 def osv(known: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Answers as OSV's `POST /v1/query` does. known: ``name==version`` -> advisory. Yields how pip-audit asks it."""

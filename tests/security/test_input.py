@@ -124,7 +124,7 @@ _watchers: list[list[str]] = []
 
 
 def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _watchers:
+    if event == "open" and _watchers and not str(arguments[0]).endswith((".py", ".pyc")):
         _watchers[-1].append(str(arguments[0]))
 
 
@@ -133,7 +133,7 @@ sys.addaudithook(_note_opened)  # for the life of the process: there is no way t
 
 @contextmanager
 def opened_files() -> Iterator[list[str]]:
-    """Every file that Python opens meanwhile, in any thread."""
+    """Every file that Python opens meanwhile, in any thread, but for code that is imported late."""
     _watchers.append([])
     try:
         yield _watchers[-1]
