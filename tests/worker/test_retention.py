@@ -107,7 +107,8 @@ def test_the_log_is_kept_as_long_as_the_mails_it_is_about(message: int, log: int
 
 def test_months_have_their_part_before_they_begin_and_lose_it_when_they_are_over(house: House) -> None:
     coming = {f"email_log_{month:%Y_%m}" for month in months_from(NOW, 3)}
-    assert parts(house, "email_log") == {"email_log_other", *coming}
+    in_days(house, 0)  # the database may be of the month before
+    assert parts(house, "email_log") >= {"email_log_other", *coming}
     in_days(house, 500)
     later = {f"email_log_{month:%Y_%m}" for month in months_from(NOW + timedelta(days=500), 3)}
     assert parts(house, "email_log") == {"email_log_other", *later}
