@@ -26,9 +26,9 @@ def test_many_small_submissions_take_no_more_memory_than_they_may(monkeypatch: p
     submissions = Submissions()
     kept(submissions, 0)
     tracemalloc.start()
-    for number in range(1, 400):
+    for number in range(1, 150):
         kept(submissions, number)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 10 < len(submissions._kept) < 399
+    assert 10 < len(submissions._kept) < 149
     assert held < ROOM
