@@ -12,12 +12,13 @@ from typing import LiteralString
 
 from deploy.bench import client, mails
 from deploy.bench.empty import KINDS, PATH
-from deploy.bench.report import Figure, Report, percentile
+from deploy.bench.report import Figure, Report, Target, percentile
 from deploy.bench.sinks import OwnSink, PostfixSink
 from deploy.bench.stack import START_SECONDS, BenchError, BenchStack
 from deploy.services import LOOPBACK, free_port
 
 CONNECTIONS = 16
+LEAST = Target(">=", 0.5, of_ratio=True)
 
 _FOUND: LiteralString = "select count(*) from message where mailer_id = %s"
 _SENT: LiteralString = "select count(*) from message where mailer_id = %s and state = 'sent'"
@@ -39,11 +40,12 @@ def measure(stack: BenchStack, sink: PostfixSink | OwnSink, report: Report, *, s
         Figure(name="empty_in_app", title="an empty handler in our app, with its authentication",
                value=empty["in-app"], unit="requests/s", ratio=empty["in-app"] / empty["bare"]),
         Figure(name="intake", title="intake of single mails, of the endpoint", value=alone.rate, unit="requests/s",
-               ratio=alone.rate / empty["bare"]),
+               ratio=alone.rate / empty["bare"], target=LEAST),
         Figure(name="intake_of_handler", title="  of the handler", value=alone.rate, unit="requests/s",
-               ratio=alone.rate / empty["in-app"]),
+               ratio=alone.rate / empty["in-app"], target=LEAST),
         Figure(name="intake_p50", title="  at half of this, p50", value=percentile(ms, 0.5), unit="ms"),
-        Figure(name="intake_p99", title="  at half of this, p99", value=percentile(ms, 0.99), unit="ms"),
+        Figure(name="intake_p99", title="  at half of this, p99", value=percentile(ms, 0.99), unit="ms",
+               target=Target("<=", 25.0)),
         Figure(name="intake_while_sending", title="  while the mails are sent as well", value=at_once.rate,
                unit="requests/s", ratio=at_once.rate / empty["bare"]),
     )  # fmt: skip
