@@ -30,7 +30,6 @@ POSTGRES_SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "shared_buffers": "128MB",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
@@ -49,6 +48,12 @@ POSTGRES_SETTINGS = {
 DURABLE = {"fsync": "on", "synchronous_commit": "on"}
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """For tests: what they store need not survive a power cut."""
+
+
+def _buffers() -> str:
+    """A sixteenth of the memory, within reason: what is worked on stays there while a long queue waits on the disk."""
+    megabytes = psutil.virtual_memory().total // 1024**2 // 16
+    return f"{min(max(megabytes, 128), 512)}MB"
 
 
 class ServiceMissingError(Exception):
@@ -173,7 +178,7 @@ class Postgres:
             raise ServiceMissingError(f"initdb could not make a database in {directory} (exit {code}); see {self.log}")
 
     def program(self) -> Program:
-        settings = POSTGRES_SETTINGS | (DURABLE if self.durable else THROW_AWAY)
+        settings = POSTGRES_SETTINGS | {"shared_buffers": _buffers()} | (DURABLE if self.durable else THROW_AWAY)
         argv = [str(_postgres_bin() / "postgres"), "-D", str(self.directory), "-p", str(self.port)]
         argv += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return Program(

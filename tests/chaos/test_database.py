@@ -181,11 +181,11 @@ def forget_prepared_statements(world: World) -> None:
 
 @pytest.fixture
 def small_disk(world: World, scratch: Path) -> Iterator[Path]:
-    """A file system of a few megabytes, where this machine lets us make one."""
+    """A small file system, with room for what earlier tests have left in the table, where this machine lets us make one."""
     place = scratch / "small"
     place.mkdir(mode=0o755)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(place)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("making a small file system takes the right to mount")
