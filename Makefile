@@ -35,7 +35,7 @@ check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versio
 bench: $(VENV)/.runs ## Measure how fast this machine sends; ARGS="--mails 20000" passes options
 	@exec $(BIN)/postroad bench $(ARGS)
 
-chaos: $(VENV)/.tests ## Break everything while mail flows, and count what was lost or doubled (about 20 minutes)
+chaos: $(VENV)/.tests ## Break everything while mail flows, and count what was lost or doubled (about 12 minutes)
 	@CHAOS=long exec $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
