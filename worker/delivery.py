@@ -7,7 +7,7 @@ leaves one slice uncertain and the rest of its batch simply returns to the queue
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -30,19 +30,15 @@ from worker.outcome import Policy, Verdict, ended, judge, judge_lookup, too_earl
 from worker.outcome_rows import record_verdicts
 from worker.retry import Backoff
 from worker.runtime import Runtime
-from worker.sifting import domain_of, state_without_recipients, stopped
+from worker.sifting import state_without_recipients, stopped, undeliverable
 from worker.signers import SigningKeysUnreadable
 from worker.traces import Attributes
-from worker.validation import refusal
 from worker.wishes import Wishes, read_wishes
 
 log = structlog.get_logger()
 
 TASK_SECONDS = 5.0
 """A task starts no new slice after so long: the rest goes back, so that lanes take turns and a stop is quick."""
-
-DNS_SECONDS = 3.0
-"""Longest that a batch waits for the DNS; shorter than a task, so that every batch sends something."""
 
 COMPOSE_SECONDS = 60.0
 """Longest that a slice may take to become mails: one that never ends must not hold its lane as long as a call may."""
@@ -88,30 +84,16 @@ def _deliver_batch(
         return None
     faultpoint("claimed")
     started = time.monotonic()
-    with deadline(longest), _handed_back(runtime, batch), closing(Delivery(runtime, mailer, batch)) as delivery:
+    with (
+        deadline(longest),
+        lease.handed_back(runtime.engine, batch),
+        closing(Delivery(runtime, mailer, batch)) as delivery,
+    ):
         delivery.show_claim(since)
         delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
     return delivery
-
-
-@contextmanager
-def _handed_back(runtime: Runtime, batch: Batch) -> Iterator[None]:
-    """Ends the lease at once if the work on it fails for a reason of its own: the beat recovers it as if the worker had
-    died, so that what always fails is isolated.
-
-    If it is the database that fails, nothing can be said to it now, and nothing is wrong with the mail: as soon as it
-    is back, the heartbeat lets go of what is no longer in hand.
-    """
-    try:
-        yield
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:
-        with suppress(OperationalError, InterfaceError), runtime.engine.begin() as connection:
-            lease.give_up(connection, batch.lease_id)
-        raise
 
 
 class Delivery:
@@ -220,7 +202,7 @@ class Delivery:
     def _sift(self, queued: Sequence[Held]) -> list[Held]:
         """What may go: not expired, and with a recipient that is neither suppressed nor invalid."""
         self.wishes = self._wishes(queued)
-        refused = self._refused(queued)
+        refused = undeliverable(self.runtime.domains, [message for message in queued if self._validates(message)])
         now = datetime.now(UTC)
         ready = []
         for message in queued:
@@ -246,14 +228,6 @@ class Delivery:
     def _validates(self, message: Held) -> bool:
         """Whether its recipients are to be validated; after the first attempt the provider's word counts more."""
         return message.tries == 0 and self.submissions[message.submission_id].content.settings.validate
-
-    def _refused(self, queued: Sequence[Held]) -> dict[str, str]:
-        """Why mail to a domain surely cannot be delivered, of the domains to be validated. Asks the DNS."""
-        domains = {domain_of(address) for message in queued if self._validates(message) for address in message.pending}
-        if not domains:
-            return {}
-        found = self.runtime.domains.look_up(domains, DNS_SECONDS)
-        return {domain: why for domain, mail in found.items() if (why := refusal(domain, mail))}
 
     def _compose(self, messages: Sequence[Held]) -> list[Composed]:
         faultpoint("composing", messages)

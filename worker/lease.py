@@ -6,13 +6,15 @@ release  claimed -> queued                                 what a worker did not
 recover  the leases of dead workers: claimed -> queued, sending -> uncertain
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.arrays import Ids
 from models.database import fetch
@@ -143,6 +145,8 @@ _ORPHANS = text("""
     for update of lease skip locked
 """)
 
+_GIVE_UP = text("update lease set expires_at = clock_timestamp() where id = :id")
+
 _LET_GO = text("update lease set expires_at = :blameless where worker = :worker and expires_at > :blameless")
 
 _RECOVER = text("""
@@ -205,9 +209,22 @@ def release(connection: Connection, lease_id: int, messages: Sequence[Held]) -> 
         fetch(connection, _RETURN, {"ids": Ids(message.id for message in messages), "lease_id": lease_id})
 
 
-def give_up(connection: Connection, lease_id: int) -> None:
-    """The work on it failed, and may fail again: `recover` takes what is left, as if the worker had died."""
-    connection.execute(text("update lease set expires_at = clock_timestamp() where id = :id"), {"id": lease_id})
+@contextmanager
+def handed_back(engine: Engine, batch: Batch) -> Iterator[None]:
+    """Ends the lease at once if the work on it fails for a reason of its own: the beat recovers it as if the worker had
+    died, so that what always fails is isolated.
+
+    If it is the database that fails, nothing can be said to it now, and nothing is wrong with the mail: as soon as it
+    is back, the heartbeat lets go of what is no longer in hand.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        with suppress(OperationalError, InterfaceError), engine.begin() as connection:
+            connection.execute(_GIVE_UP, {"id": batch.lease_id})
+        raise
 
 
 def let_go(connection: Connection, worker: str) -> None:
