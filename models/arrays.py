@@ -41,9 +41,7 @@ class _WordsDumper(Dumper):
 
 def _head(element: str, length: int) -> bytes:
     """Of an array in one dimension that begins with 1 and has no nulls, as PostgreSQL's ``array_recv`` reads it."""
-    dimensions = 1 if length else 0
-    head = pack(">iii", dimensions, 0, psycopg.adapters.types[element].oid)
-    return head + pack(">ii", length, 1) * dimensions
+    return pack(">iiiii", 1, 0, psycopg.adapters.types[element].oid, length, 1)
 
 
 psycopg.adapters.register_dumper(Ids, _IdsDumper)

@@ -6,6 +6,7 @@ from typing import Any
 import fakeredis
 import psycopg
 import pytest
+from celery import Celery
 from sqlalchemy import text
 
 import worker.record
@@ -16,6 +17,7 @@ from tests.worker.test_bells import Recorder
 from worker.bell import Bells
 from worker.delivery import deliver
 from worker.record import record
+from worker.tasks import register
 
 
 @pytest.fixture
@@ -86,6 +88,17 @@ def test_one_awaited_mail_is_sent_with_seven_statements_and_no_transaction_of_se
     assert deliver(house.runtime, house.mailer_id, 0).done == 1
     assert len(statements) <= 7, "\n".join(statements)
     assert not {"commit", "in a transaction"} & set(statements)
+
+
+def test_the_tasks_of_one_mail_ring_for_nothing_but_its_follow_up(
+    house: House, rung: list[tuple[str, str, str]]
+) -> None:
+    app = Celery("test", broker="memory://")
+    register(app, lambda: house.runtime)
+    house.submit("ann@example.com")
+    app.tasks["deliver"](f"{house.mailer_id}:0", "bell")
+    app.tasks["record"]("all", "bell")
+    assert [task for task, _, _ in rung] == ["record"]
 
 
 def test_awaited_mails_of_an_early_slice_are_followed_up_before_the_batch_is_over(
