@@ -1,21 +1,8 @@
 """What workers count for the metrics, on real mail."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from providers.emulators.smtp import SmtpEmulator
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.meter import Cell
 from worker.series import DELIVERY, ERRORS, FINISHED, REQUEST
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def counted(house: House, name: str) -> dict[tuple[str, ...], float]:

@@ -1,6 +1,5 @@
 """The send path on a real database and a real SMTP dialogue, one step at a time."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -12,22 +11,14 @@ from models.content import Address
 from models.mailer import MailerStatus
 from models.message import UNTIL_SOMEBODY_ACTS, Message
 from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Result
-from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
+from providers.emulators.smtp import Does, Fault, Stage
 from providers.smtp import Smtp
 from tests.conftest import wait_until
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker import lease, submissions
 from worker.beat import Ticker
 from worker.delivery import Delivery
 from worker.lease import CRASHES_TO_ISOLATE
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def test_c3_each_recipient_gets_a_mail_of_its_own_exactly_once(house: House) -> None:

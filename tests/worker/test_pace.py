@@ -1,7 +1,6 @@
 """Pacing: a mailer's limits hold for all workers together, what is too much waits, and nothing fails for it."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,23 +8,15 @@ import redis
 from sqlalchemy import text
 
 from models.message import Priority
-from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
+from providers.emulators.smtp import Does, Fault, Stage
 from tests.conftest import wait_until
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.bell import Bells, send_lane
 from worker.mailers import OpenMailer, caps_in_force
 from worker.pace import Pace
 from worker.runtime import Runtime
 
 HIGH, NORMAL = Priority.HIGH, Priority.NORMAL
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def limit(house: House, **caps: int) -> OpenMailer:

@@ -1,25 +1,13 @@
 """Statements that are repeated for every batch are prepared once, and stay so."""
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import text
 
 from models.database import each_by_itself
-from providers.emulators.smtp import SmtpEmulator
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.record import record
 
 MORE_THAN_PSYCOPG_WANTS = 7
 """Times that a statement is run before psycopg has prepared it (`psycopg.Connection.prepare_threshold`)."""
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def prepared(house: House) -> str:

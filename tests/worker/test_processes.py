@@ -12,21 +12,13 @@ import psutil
 import pytest
 
 from deploy.program import Process, Program, last_lines, start
-from providers.emulators.smtp import Does, Fault, SmtpEmulator, Stage
+from providers.emulators.smtp import Does, Fault, Stage
 from tests.conftest import wait_until
 from tests.worker.changed_worker import hear_of_no_death, start_slowly, stop_soon
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.bell import FOLLOWUP_LANE, send_lane
 
 Start = Callable[[Callable[[], None], str, int], Process]
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

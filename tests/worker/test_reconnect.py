@@ -1,11 +1,9 @@
 """A provider refuses a mailer's credentials: it is said once, the mail waits and drains after new ones."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import text
 
 from models.base import uuid7
@@ -14,21 +12,13 @@ from models.mailer import MailerStatus
 from models.webhook import WebhookEndpoint
 from providers.base import Outcome, Result
 from providers.emulators.smtp import Does, Fault, Offer, SmtpEmulator, Stage
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.beat import due_lanes
 from worker.bell import endpoint_lane, send_lane
 from worker.halt import stop
 from worker.mailers import mailer_purpose
 
 REFUSED = Fault(Stage.MAIL, Does.REPLY, "530 5.7.0 authentication required")
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def events(house: House) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The follow-up: what is written after an outcome, once, whatever goes wrong in between."""
 
-from collections.abc import Iterator
 from unittest.mock import Mock
 from uuid import UUID
 
@@ -13,18 +12,9 @@ from models.base import uuid7
 from models.content import Address
 from models.message import UNTIL_SOMEBODY_ACTS
 from models.webhook import WebhookEndpoint
-from providers.emulators.smtp import SmtpEmulator
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from worker.moves import CANCEL, RETRY, move_one
 from worker.record import record
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 def linked(house: House) -> tuple[Link, ...]:

@@ -1,6 +1,5 @@
 """What stands between a mail that somebody waits for and its answer: bells and statements, each of them counted."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import fakeredis
@@ -11,21 +10,12 @@ from sqlalchemy import text
 
 import worker.record
 from providers.base import Outcome, Result
-from providers.emulators.smtp import SmtpEmulator
-from tests.worker.house import House, settings_for
+from tests.worker.house import House
 from tests.worker.test_bells import Recorder
 from worker.bell import Bells
 from worker.delivery import deliver
 from worker.record import record
 from worker.tasks import register
-
-
-@pytest.fixture
-def house(database_url: str, redis_url: str) -> Iterator[House]:
-    with SmtpEmulator() as server:
-        opened = House(settings_for(database_url, redis_url), server)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
