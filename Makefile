@@ -22,7 +22,7 @@ up: $(VENV)/.runs ## Start everything here and send demo mail; ARGS="--no-demo -
 	@exec $(BIN)/postroad up $(ARGS)
 
 test: $(VENV)/.tests check ## Run every check and every test; ARGS="-k word" passes options to pytest
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 1 $(ARGS)
 
 check: $(VENV)/.tests ## Lint, formatting, types, import rules, installed versions, known vulnerabilities
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ bench: $(VENV)/.runs ## Measure how fast this machine sends; ARGS="--mails 20000
 	@exec $(BIN)/postroad bench $(ARGS)
 
 chaos: $(VENV)/.tests ## Break everything while mail flows, and count what was lost or doubled (about 12 minutes)
-	@CHAOS=long exec $(BIN)/python -m pytest tests/chaos $(ARGS)
+	@CHAOS=long exec $(BIN)/python -m pytest --timeout 1800 tests/chaos $(ARGS)
 
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

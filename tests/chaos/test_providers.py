@@ -2,7 +2,7 @@
 
 The short run is part of the suite. The long one, with its table:
 
-    CHAOS_SENDS=10000 .venv/bin/python -m pytest tests/chaos/test_providers.py -s
+    CHAOS_SENDS=10000 .venv/bin/python -m pytest --timeout 1800 tests/chaos/test_providers.py -s
 
 Where the provider can be asked, every doubt is settled by asking. Where it cannot (SMTP), the doubtful mails are held,
 and none but those.
