@@ -81,7 +81,8 @@ def fetch(db: Session | Connection, statement: str, parameters: Sequence[object]
     """
     with _driver(db, statement) as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters, prepare=True)
-        return cursor.fetchall() if cursor.description else []
+        # Not cursor.description, which makes an object for each column each time it is asked.
+        return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
 
 
 @contextmanager
