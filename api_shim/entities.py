@@ -3,7 +3,7 @@ in one query, before anything is stored.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from api_shim.errors import ApiError, Missing
 from api_shim.submission import Submission
+from models.arrays import Ids
 from models.database import fetch
 from models.mailer import Mailer
 
@@ -19,10 +20,15 @@ Key = tuple[UUID, UUID]
 """Workspace and id."""
 
 
+_ROWS = """
+    select '{0}' as kind, workspace_id, id, null as version from "{0}" where workspace_id = any(%s) and id = any(%s)
+"""
 # The lock is the one that storing a submission takes anyway.
 _MAILERS = """
-    select workspace_id, id, xmin::text as version from mailer where id = any(%s) and deleted_at is null
-    order by id for key share
+    select 'mailer' as kind, workspace_id, id, version from (
+        select workspace_id, id, xmin::text as version from mailer
+        where workspace_id = any(%s) and id = any(%s) and deleted_at is null order by id for key share
+    ) held
 """
 
 _DEFAULT_MAILER = """
@@ -44,7 +50,7 @@ class Known:
         self.session = session
         self._found: set[tuple[str, UUID, UUID]] = set()
         self._asked: set[tuple[str, UUID, UUID]] = set()
-        self._mailers: dict[Key, Mailer | None] = {}
+        self._mailers: dict[Key, Mailer] = {}
         self._defaults: dict[tuple[UUID, UUID | None], Mailer | None] = {}
 
     def look_up(self, named: Iterable[tuple[UUID, Submission]]) -> None:
@@ -54,16 +60,14 @@ class Known:
             for _, table, id_ in _named(submission):
                 if (table, workspace_id, id_) not in self._asked:
                     wanted[table].add((workspace_id, id_))
-        if mailers := wanted.pop("mailer", None):
-            self._find_mailers(mailers)
         if wanted:
             self._find(wanted)
 
     def mailer(self, workspace_id: UUID, id_: UUID) -> Mailer | None:
         """A mailer by its id, unless it was deleted."""
-        if (workspace_id, id_) not in self._mailers:
-            self._find_mailers({(workspace_id, id_)})
-        return self._mailers[workspace_id, id_]
+        if ("mailer", workspace_id, id_) not in self._asked:
+            self._find({"mailer": {(workspace_id, id_)}})
+        return self._mailers.get((workspace_id, id_))
 
     def default_mailer(self, workspace_id: UUID, user_id: UUID | None = None) -> Mailer | None:
         """The default mailer of a user, or of the workspace; where none is marked, the oldest."""
@@ -88,13 +92,6 @@ class Known:
             only_mailer = all(entry.field in ("mailer_id", "template_id") for entry in missing)
             raise ApiError("VALIDATION_ERROR", missing=missing, status=404 if only_mailer else None)
 
-    def _find_mailers(self, wanted: set[Key]) -> None:
-        versions = fetch(self.session, _MAILERS, [[id_ for _, id_ in wanted]])
-        found = {(row.workspace_id, row.id): self._loaded(row.id, row.version) for row in versions}
-        self._mailers |= {key: found.get(key) for key in wanted}
-        self._asked |= {("mailer", *key) for key in wanted}
-        self._found |= {("mailer", *key) for key in wanted & found.keys()}
-
     def _loaded(self, id_: UUID, version: str) -> Mailer:
         """The mailer as it is in this version; loaded once, and no part of any session."""
         kept = _loaded.get(id_)
@@ -106,20 +103,21 @@ class Known:
                 _loaded.popitem(last=False)  # unlike a look for the first, safe beside other threads
         return kept[1]
 
-    def _find(self, wanted: dict[str, set[Key]]) -> None:
+    def _find(self, wanted: Mapping[str, Set[Key]]) -> None:
         tables = tuple(sorted(wanted))
-        workspaces = list({workspace_id for keys in wanted.values() for workspace_id, _ in keys})
-        parameters = [value for table in tables for value in (workspaces, [id_ for _, id_ in wanted[table]])]
+        workspaces = Ids({workspace_id for keys in wanted.values() for workspace_id, _ in keys})
+        parameters = [ids for table in tables for ids in (workspaces, Ids(id_ for _, id_ in wanted[table]))]
         for row in fetch(self.session, _existing(tables), parameters):
             self._found.add((row.kind, row.workspace_id, row.id))
+            if row.kind == "mailer":
+                self._mailers[row.workspace_id, row.id] = self._loaded(row.id, row.version)
         self._asked |= {(table, *key) for table, keys in wanted.items() for key in keys}
 
 
 @lru_cache(maxsize=64)
 def _existing(tables: tuple[str, ...]) -> str:
     """One query for ids of several tables; their names are those of `_named`."""
-    one = "select '{0}' as kind, workspace_id, id from \"{0}\" where workspace_id = any(%s) and id = any(%s)"
-    return " union all ".join(one.format(table) for table in tables)
+    return " union all ".join(_MAILERS if table == "mailer" else _ROWS.format(table) for table in tables)
 
 
 def require_entities(session: Session, workspace_id: UUID, submission: Submission) -> None:

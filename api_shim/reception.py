@@ -87,8 +87,7 @@ class Reception:
         """
         with self._services.statements() as session:
             known = Known(session)
-            reader = _Reader(known, self._services)
-            read = [reader.read(request) for request in requests]
+            read = _Reader(known, self._services).read_all(requests)
             self._limit(read)
             welcome = [taken for taken in read if taken.fault is None]
             for taken in welcome if len(requests) > 1 else ():
@@ -173,18 +172,28 @@ class _Reader:
         self._callers: dict[str | None, Caller | ApiError] = {}
         self._limits: dict[tuple[str | None, UUID | None, UUID | None, int], list[Limit]] = {}
 
-    def read(self, request: Incoming) -> Taken:
+    def read_all(self, requests: Sequence[Incoming]) -> list[Taken]:
+        """Each with its limits. What they name is looked up together."""
+        read = [self._read(request) for request in requests]
+        self._known.look_up(
+            (taken.caller.workspace_id, taken.submission) for taken in read if taken.caller and taken.submission
+        )
+        for taken in read:
+            if taken.caller and taken.submission:
+                taken.limits = self._limits_of(taken.request.authorization, taken.caller, taken.submission)
+        return read
+
+    def _read(self, request: Incoming) -> Taken:
         """Who may not send learns nothing about the body."""
         taken = Taken(request=request)
         try:
             caller = taken.caller = self._caller(request.authorization)
             try:
                 caller.require(SCOPE)
-                submission = taken.submission = request.parse(self._session, caller)
+                taken.submission = request.parse(self._session, caller)
             except ApiError:
                 taken.limits = key_limits(caller, self._services.settings, 0)
                 raise
-            taken.limits = self._limits_of(request.authorization, caller, submission)
         except SQLAlchemyError:
             raise
         except Exception as fault:  # noqa: BLE001 -- its neighbours have nothing to do with it
