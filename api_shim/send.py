@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy.orm import Session
+import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -29,7 +30,7 @@ LARGE_BODY_BYTES = 64 * 1024
 """Larger bodies are read in a thread, so that they hold up nobody else."""
 
 _RESULT = """
-    select m.id, m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider,
+    select m.state, m.rfc_message_id, m.provider_message_id, m.thread_id, m.reason, mailer.provider,
            m.attempts->-1->>'outcome' as last,
            exists (select from email_log where email_log.message_id = m.id) as logged,
            exists (select from followup where m.id = any(message_ids) and tries > 0) as log_failed
@@ -131,9 +132,15 @@ async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Pr
         if accepted.original.status is not None:
             return Json(accepted.original.answer, accepted.original.status, headers=headers)
         seconds = seconds if accepted.original.awaited else 0
+    answer: Mapping[str, Any]
     if seconds > 0:
-        await services(request).announcements.outcome(accepted.message_id, seconds, recorded=shape.WAITS_FOR_LOG)
-        status, answer = await run_in_threadpool(_outcome, services(request), shape, taken, accepted)
+        waits_for_log = shape.WAITS_FOR_LOG
+        told = await services(request).announcements.outcome(accepted.message_id, seconds, recorded=waits_for_log)
+        if told.outcome and (told.record or not waits_for_log) and not taken.request.repeat:
+            row = orjson.loads(told.outcome)
+            status, answer = shape.render(_known(accepted, row, log_failed=told.record == "failed"))
+        else:
+            status, answer = await run_in_threadpool(_outcome, services(request), shape, taken, accepted)
     else:
         status, answer = shape.render(queued(accepted))
     if status == 202:
@@ -142,10 +149,12 @@ async def _answer(request: Request, shape: ShapeModule, taken: Taken, prefer: Pr
 
 
 def _outcome(held: Services, shape: ShapeModule, taken: Taken, accepted: Accepted) -> tuple[int, Mapping[str, Any]]:
-    """Reads the row, which is the truth, and keeps the answer for repeats."""
+    """Reads the row, and keeps the answer for repeats."""
     repeat, key_id = taken.request.repeat, taken.caller.key_id if taken.caller else None
     with held.statements() as session:
-        status, answer = shape.render(_result(session, accepted))
+        (row,) = fetch(session, _RESULT, [accepted.message_id])
+        log_failed = row.log_failed and not row.logged
+        status, answer = shape.render(_known(accepted, row._asdict(), log_failed=log_failed))
         if repeat and key_id:
             status, answer = keep_answer(session, key_id, repeat.key, status, answer)
         return status, answer
@@ -164,17 +173,18 @@ def queued(accepted: Accepted) -> SendResult:
     )
 
 
-def _result(session: Session, accepted: Accepted) -> SendResult:
-    (row,) = fetch(session, _RESULT, [accepted.message_id])
+def _known(accepted: Accepted, row: Mapping[str, Any], *, log_failed: bool) -> SendResult:
+    """``row``: of the message, as read or as the worker told it."""
+    thread_id = row["thread_id"]
     return SendResult(
         ref_id=ulid(accepted.submission_id),
-        id=row.id,
-        state=row.state,
-        rfc_message_id=row.rfc_message_id,
-        provider_message_id=row.provider_message_id,
-        thread_id=row.thread_id,
-        provider=row.provider,
-        reason=row.reason,
-        permanent=row.last == "permanent",
-        log_failed=row.log_failed and not row.logged,
+        id=accepted.message_id,
+        state=row["state"],
+        rfc_message_id=row["rfc_message_id"],
+        provider_message_id=row["provider_message_id"],
+        thread_id=thread_id and UUID(str(thread_id)),
+        provider=row["provider"],
+        reason=row["reason"],
+        permanent=row["last"] == "permanent",
+        log_failed=log_failed,
     )

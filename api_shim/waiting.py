@@ -1,14 +1,13 @@
 """Requests that wait for an outcome: no thread and no polling, one listening connection for all of them.
 
-The worker announces outcomes with the commit that makes them true. What was announced a moment before somebody began
-to wait is remembered, and the row is read in the end whatever was heard: it is the truth, the announcement only the
-wake-up.
+The worker announces outcomes with the commit that makes them true, and says what they are; who hears nothing of it
+reads the row. What was announced a moment before somebody began to wait is remembered.
 """
 
 import asyncio
-import time
 from collections import OrderedDict, defaultdict
 from contextlib import suppress
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -20,9 +19,18 @@ from worker.record import RECORDED_CHANNEL
 
 log = structlog.get_logger()
 
-REMEMBERED = 20_000
+REMEMBERED = 5_000
 """Announcements kept for those who come a moment late."""
 RECONNECT_SECONDS = 0.5
+
+
+class Announced(NamedTuple):
+    """What was said of a message, and None where nothing was heard."""
+
+    outcome: str | None
+    """JSON as in `worker.outcome_rows.TOLD`; empty if only that there is an outcome."""
+    record: str | None
+    """Whether its log row was written: ``ok`` or ``failed``."""
 
 
 class Announcements:
@@ -31,7 +39,7 @@ class Announcements:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._waiting: defaultdict[tuple[str, UUID], set[asyncio.Event]] = defaultdict(set)
-        self._heard: OrderedDict[tuple[str, UUID], float] = OrderedDict()
+        self._heard: OrderedDict[tuple[str, UUID], str] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -43,27 +51,27 @@ class Announcements:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def outcome(self, message_id: UUID, seconds: float, *, recorded: bool) -> bool:
+    async def outcome(self, message_id: UUID, seconds: float, *, recorded: bool) -> Announced:
         """Waits until the message has an outcome (``recorded``: and its log row was written or refused), or ``seconds``
-        passed.
-
-        Returns whether it was announced. Two requests may wait for the same message.
+        passed. Two requests may wait for the same message.
         """
-        key = (RECORDED_CHANNEL if recorded else OUTCOME_CHANNEL, message_id)
+        await self._until((RECORDED_CHANNEL if recorded else OUTCOME_CHANNEL, message_id), seconds)
+        heard = self._heard.get
+        return Announced(heard((OUTCOME_CHANNEL, message_id)), heard((RECORDED_CHANNEL, message_id)))
+
+    async def _until(self, key: tuple[str, UUID], seconds: float) -> None:
         if key in self._heard:
-            return True
+            return
         waker = asyncio.Event()
         self._waiting[key].add(waker)
         try:
-            async with asyncio.timeout(seconds):
-                await waker.wait()
-        except TimeoutError:
-            return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await waker.wait()
         finally:
             self._waiting[key].discard(waker)
             if not self._waiting[key]:
                 del self._waiting[key]
-        return True
 
     async def _listen(self) -> None:
         while True:
@@ -82,7 +90,7 @@ class Announcements:
             key = (channel, UUID(payload[:36]))
         except ValueError:
             return  # not one of ours: anybody may notify
-        self._heard[key] = time.monotonic()
+        self._heard[key] = payload[37:]
         if len(self._heard) > REMEMBERED:
             self._heard.popitem(last=False)
         for waker in self._waiting.get(key, ()):

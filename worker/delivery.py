@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from models.database import each_by_itself
@@ -78,19 +79,19 @@ def _deliver_batch(
         batch = lease.claim(
             connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=term, suspects=suspects
         )
-    claimed = len(batch.messages) if batch else 0
-    runtime.pace.give_back(mailer, allowed - claimed)
-    if batch is None:
-        return None
-    faultpoint("claimed")
-    started = time.monotonic()
-    with (
-        deadline(longest),
-        lease.handed_back(runtime.engine, batch),
-        closing(Delivery(runtime, mailer, batch)) as delivery,
-    ):
-        delivery.show_claim(since)
-        delivery.run()
+        claimed = len(batch.messages) if batch else 0
+        runtime.pace.give_back(mailer, allowed - claimed)
+        if batch is None:
+            return None
+        faultpoint("claimed")
+        started = time.monotonic()
+        with (
+            deadline(longest),
+            lease.handed_back(runtime.engine, batch),
+            closing(Delivery(runtime, mailer, batch, connection)) as delivery,
+        ):
+            delivery.show_claim(since)
+            delivery.run()
     runtime.pace.give_back(mailer, claimed - delivery.attempted)
     runtime.pace.observe(mailer, delivery.attempted, time.monotonic() - started)
     return delivery
@@ -99,7 +100,7 @@ def _deliver_batch(
 class Delivery:
     """One batch on its way out."""
 
-    def __init__(self, runtime: Runtime, mailer: OpenMailer, batch: Batch) -> None:
+    def __init__(self, runtime: Runtime, mailer: OpenMailer, batch: Batch, connection: Connection) -> None:
         self.runtime = runtime
         self.mailer = mailer
         self.batch = batch
@@ -114,8 +115,8 @@ class Delivery:
         self._invited = False
         self._untold = 0
         """Outcomes that the follow-up was not rung for."""
-        self.connection = each_by_itself(runtime.engine)
-        """No transaction of it is open while mail is sent."""
+        self.connection = connection
+        """Each statement on it is a transaction of its own: none is open while mail is sent."""
         ids = [message.submission_id for message in batch.messages]
         try:
             self.submissions = runtime.submissions.load(self.connection, ids, mailer, runtime.tracker, runtime.signers)
@@ -123,11 +124,9 @@ class Delivery:
             self.submissions = {}
             mailer.sends = False
             park(runtime, mailer.id, str(error))
-        except BaseException:
-            self.close()  # nobody else can
-            raise
 
     def close(self) -> None:
+        """The connection it has now: another one, if the database was away meanwhile."""
         self.connection.close()
 
     def run(self) -> None:

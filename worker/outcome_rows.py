@@ -17,7 +17,17 @@ from worker.outcome import Verdict
 from worker.storable import storable
 
 OUTCOME_CHANNEL = "postroad_outcome"
-"""PostgreSQL notifications for requests that wait: the message id, sent with the commit of its outcome."""
+"""PostgreSQL notifications for requests that wait, sent with the commit of an outcome: the message id and, where a
+provider's answer led to it and there is room, a blank and the row's columns that an answer is made of, as JSON.
+"""
+
+LONGEST_TOLD = 7_900
+"""Bytes: a notification has room for 7,999 (PostgreSQL, NOTIFY), and 37 go to the id."""
+
+TOLD = """json_build_object(
+        'state', m.state, 'rfc_message_id', m.rfc_message_id, 'provider_message_id', m.provider_message_id,
+        'thread_id', m.thread_id, 'provider', (select provider from mailer where id = m.mailer_id),
+        'reason', m.reason, 'last', m.attempts->-1->>'outcome')::text"""
 
 FROM_OUTSIDE = ("attempt", "provider_message_id", "rfc_message_id", "provider_thread_id", "outcomes", "reason")
 """Fields of a verdict with a provider's own words in them, which may hold what PostgreSQL does not take."""
@@ -48,7 +58,8 @@ _RECORD = f"""
         from verdict v
         where m.id = v.message_id and m.tries = v.tries
           and (m.lease_id = %(lease_id)s and m.state = v.was or v.was = 'sending' and m.state = 'uncertain')
-        returning m.id, v.finished or coalesce(v.campaign = 'cancelled', false) as finished, v.awaited
+        returning m.id, v.finished or coalesce(v.campaign = 'cancelled', false) as finished,
+                  case when v.awaited and (v.finished or v.campaign = 'cancelled') then {TOLD} end as told
     ), outbox as (
         insert into followup (message_ids)
         select array_agg(id) from written where finished having count(*) > 0
@@ -57,7 +68,8 @@ _RECORD = f"""
         where id = any(%(begin)s) and lease_id = %(lease_id)s and state = 'claimed'
         returning id
     )
-    select id, false as begun, case when finished and awaited then pg_notify('{OUTCOME_CHANNEL}', id::text)::text end
+    select id, false as begun, case when told is not null then pg_notify('{OUTCOME_CHANNEL}',
+           case when octet_length(told) < {LONGEST_TOLD} then id || ' ' || told else id::text end)::text end
     from written
     union all select id, true, null from begun
     union all select id, true, null from message

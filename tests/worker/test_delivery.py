@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models.content import Address
+from models.database import each_by_itself
 from models.mailer import MailerStatus
 from models.message import UNTIL_SOMEBODY_ACTS, Message
 from providers.base import Lookup, LookupAnswer, OutboundEmail, Outcome, Result
@@ -599,7 +600,7 @@ def _claimed_or_none(house: House) -> Delivery | None:
         )
     if batch is None:
         return None
-    delivery = Delivery(house.runtime, mailer, batch)
+    delivery = Delivery(house.runtime, mailer, batch, each_by_itself(house.runtime.engine))
     house.on_close.append(delivery.close)
     return delivery
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import fakeredis
+import orjson
 import psycopg
 import pytest
 from celery import Celery
@@ -10,10 +11,12 @@ from sqlalchemy import text
 
 import worker.record
 from providers.base import Outcome, Result
+from providers.emulators.smtp import Does, Fault, Stage
 from tests.worker.house import House
 from tests.worker.test_bells import Recorder
 from worker.bell import Bells
 from worker.delivery import deliver
+from worker.outcome_rows import OUTCOME_CHANNEL
 from worker.record import record
 from worker.tasks import register
 
@@ -78,6 +81,39 @@ def test_one_awaited_mail_is_sent_with_seven_statements_and_no_transaction_of_se
     assert deliver(house.runtime, house.mailer_id, 0).done == 1
     assert len(statements) <= 7, "\n".join(statements)
     assert not {"commit", "in a transaction"} & set(statements)
+
+
+def _announcements(house: House) -> list[str]:
+    """What is said while a mail is delivered that somebody waits for."""
+    with psycopg.connect(house.settings.database_url, autocommit=True) as listening:
+        listening.execute(f"listen {OUTCOME_CHANNEL}")
+        _submit_awaited(house, "ann@example.com")
+        house.deliver_all()
+        return [told.payload for told in listening.notifies(timeout=0.1)]
+
+
+@pytest.mark.parametrize("reason", [None, "550 5.7.1 nobody of that näme"])
+def test_an_announcement_says_what_an_answer_is_made_of(house: House, reason: str | None) -> None:
+    if reason:
+        house.server.fail(Fault(Stage.RCPT, Does.REPLY, reason))
+    [payload] = _announcements(house)
+    [row] = house.rows("select m.*, p.provider from message m join mailer p on p.id = m.mailer_id where p.id = :m")
+    told = orjson.loads(payload[37:])
+    assert told.pop("last") == row["attempts"][-1]["outcome"]
+    assert told.pop("thread_id") == str(row["thread_id"])
+    assert told == {name: row[name] for name in told}
+    assert set(told) == {"state", "rfc_message_id", "provider_message_id", "provider", "reason"}
+    assert (told["state"], bool(told["reason"])) == (("failed", True) if reason else ("sent", False))
+
+
+def test_an_announcement_without_room_for_the_reason_says_only_which_message_it_is(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailer = house.runtime.providers.mailer(house.mailer_id)
+    assert mailer is not None
+    refused = [Outcome(result=Result.PERMANENT, detail="ä" * 4_000)]
+    monkeypatch.setattr(type(mailer.provider), "send", lambda _self, _emails: refused)
+    assert _announcements(house) == [str(house.scalar("select id from message where mailer_id = :m"))]
 
 
 def test_the_tasks_of_one_mail_ring_for_nothing_but_its_follow_up(
