@@ -173,7 +173,7 @@ def _refuse_shared_id(form: Form, headers: CustomHeaders, to: Sequence[Address],
 
 def _settings(form: Form, bulk: bool) -> SendSettings:
     settings = form.object("settings", required="send an object; {} leaves every switch off.")
-    if settings is None:
+    if settings is None or not settings.body:
         return SendSettings()
     switches = {name: _switch(settings, name, *_MORE.get(name, ())) for name in _SWITCHES}
     settings.only(*_SWITCHES, "ip_pool")

@@ -27,10 +27,10 @@ def read_links(form: Form) -> tuple[Link, ...]:
     """The entities the mail belongs to, under the names the caller used."""
     found: list[Link] = []
     for kind, names in LINK_FIELDS.items():
-        ids = {name: form.uuid(name) for name in names if form.given(name)}
-        if len(set(ids.values())) > 1:
+        given = [(name, form.uuid(name)) for name in names if form.given(name)]
+        if len(given) > 1 and given[0][1] != given[1][1]:
             form.fault(names[1], f"differs from {names[0]}, which means the same; send one of them.")
-        found += [Link(field=name, kind=kind, id=value) for name, value in ids.items() if value][:1]
+        found += [Link(field=name, kind=kind, id=value) for name, value in given if value][:1]
     return tuple(found)
 
 
