@@ -24,7 +24,7 @@ from api_shim.rows import MANY, Entry, Prepared, store
 from api_shim.sender import pool_of, resolve_sender
 from api_shim.submission import Accepted, Submission
 from api_shim.templates import Wording, wording
-from models.content import Content
+from models.content import Content, SendSettings
 from models.message import CampaignStatus, due_now
 from worker import phishing
 from worker.bell import BellRinger, Lane, send_lane
@@ -80,33 +80,31 @@ def accept(
 def accept_all(
     known: Known, arrivals: Sequence[Arrival], *, settings: Settings, ringer: BellRinger | None = None
 ) -> list[Accepted | ApiError]:
-    """`accept` for several at once: what they name is looked up together, and their rows are written together.
+    """`accept` for several at once: their rows are written together. What they name is best looked up before.
 
     Returns an answer for each; one that is refused leaves nothing behind and the others as they are. Those that
     `takes_one_statement` may come in a session that commits each statement. Raises MailerGoneError.
     """
     session = known.session
-    known.look_up((arrival.caller.workspace_id, arrival.submission) for arrival in arrivals)
     admitted = [_admitted(known, arrival, settings, ringer) for arrival in arrivals]
     store(session, [entry for entry in admitted if isinstance(entry, Entry)])
     return [_answer(session, found) for found in admitted]
 
 
-def takes_one_statement(arrival: Arrival) -> bool:
+def takes_one_statement(submission: Submission, repeat: Repeat | None) -> bool:
     """Whether storing it writes nothing but the rows of submission and messages, and not many of these."""
-    return not _writes_more(arrival) and len(arrival.submission.to) < MANY
+    return not _writes_more(submission, repeat) and len(submission.to) < MANY
 
 
-def _writes_more(arrival: Arrival) -> bool:
-    submission = arrival.submission
-    return bool(arrival.repeat or submission.attachments or submission.campaign_id != NO_CAMPAIGN)
+def _writes_more(submission: Submission, repeat: Repeat | None) -> bool:
+    return bool(repeat or submission.attachments or submission.campaign_id != NO_CAMPAIGN)
 
 
 def _admitted(
     known: Known, arrival: Arrival, settings: Settings, ringer: BellRinger | None
 ) -> Entry | Original | ApiError:
     try:
-        with known.session.begin_nested() if _writes_more(arrival) else nullcontext():
+        with known.session.begin_nested() if _writes_more(arrival.submission, arrival.repeat) else nullcontext():
             return _admit(known, arrival, settings, ringer)
     except ApiError as refusal:
         return refusal
@@ -181,10 +179,14 @@ def prepare(
         attachments=tuple(attachment.ref for attachment in attachments),
         individual=submission.individual,
         personalised=submission.substitutions is not None,
-        settings=replace(submission.settings, ip_pool=pool_of(sender.mailer, submission.settings.ip_pool)),
+        settings=_in_pool(submission.settings, pool_of(sender.mailer, submission.settings.ip_pool)),
     )
     suspicion = _suspicion(submission, words, content, settings.phishing_threshold)
     return Prepared(sender=sender, words=words, earlier=earlier, content=content, suspicion=suspicion)
+
+
+def _in_pool(settings: SendSettings, pool: str) -> SendSettings:
+    return settings if settings.ip_pool == pool else replace(settings, ip_pool=pool)
 
 
 def _suspicion(submission: Submission, words: Wording, content: Content, threshold: int) -> Suspicion | None:

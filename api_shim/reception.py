@@ -1,6 +1,6 @@
 """The database work of requests to send: who asks, for what, what the limits say, and the rows of all that may."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -143,7 +143,9 @@ class Reception:
                 taken.fault = fault
 
     def _store_together(self, session: Session, group: Sequence[Taken]) -> None:
-        self._accept(Known(session), group)
+        known = Known(session)
+        known.look_up(_named(group))
+        self._accept(known, group)
         faultpoint("intake_storing")
         session.commit()
         faultpoint("intake_stored")
@@ -175,9 +177,7 @@ class _Reader:
     def read_all(self, requests: Sequence[Incoming]) -> list[Taken]:
         """Each with its limits. What they name is looked up together."""
         read = [self._read(request) for request in requests]
-        self._known.look_up(
-            (taken.caller.workspace_id, taken.submission) for taken in read if taken.caller and taken.submission
-        )
+        self._known.look_up(_named(read))
         for taken in read:
             if taken.caller and taken.submission:
                 taken.limits = self._limits_of(taken.request.authorization, taken.caller, taken.submission)
@@ -227,6 +227,13 @@ class _Reader:
         return self._known.default_mailer(workspace_id, user_id)
 
 
+def _named(read: Sequence[Taken]) -> Iterator[tuple[UUID, Submission]]:
+    """What `Known.look_up` takes, of those that could be read."""
+    for taken in read:
+        if taken.caller and taken.submission:
+            yield taken.caller.workspace_id, taken.submission
+
+
 def _is_lost(group: Sequence[Taken], error: Exception) -> bool:
     """Whether the database went away, so that storing again could store twice; the group is told."""
     if not (isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated)):
@@ -237,7 +244,8 @@ def _is_lost(group: Sequence[Taken], error: Exception) -> bool:
 
 
 def _is_plain(taken: Taken) -> bool:
-    return not (taken.submission and taken.submission.dry_run) and takes_one_statement(taken.arrival())
+    submission = taken.submission
+    return bool(submission and not submission.dry_run and takes_one_statement(submission, taken.request.repeat))
 
 
 def _takes_long(submission: Submission) -> bool:

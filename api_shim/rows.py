@@ -15,6 +15,7 @@ from api_shim.conversation import Conversation
 from api_shim.sender import Sender
 from api_shim.submission import Submission
 from api_shim.templates import Wording
+from models.arrays import Ids
 from models.base import uuid7
 from models.content import Address, Content, message_id_for
 from models.database import copying, fetch
@@ -165,7 +166,7 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
     if not entries:
         return
     is_many = any(entry.total >= MANY for entry in entries)
-    mailers = list({entry.sender.mailer.id for entry in entries})
+    mailers = Ids({entry.sender.mailer.id for entry in entries})
     submissions = [entry.row() for entry in entries]
     messages = [] if is_many else [message for entry in entries for message in entry.messages()]
     counted = _counted(entries)
