@@ -1,7 +1,6 @@
 """What every route shares: request ids, body limits, the caller, a session, the error envelope."""
 
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -22,10 +21,13 @@ from api_shim.services import Services
 from api_shim.shapes import crm
 from api_shim.shapes.outcome import error_details
 from api_shim.timing import Timing
+from models.base import uuid7
 
 log = structlog.get_logger()
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+READ_HERE = frozenset({b"content-encoding", b"content-length", b"traceparent", b"x-request-id"})
+"""Headers of interest to `Front`."""
 SMALL_BODY_BYTES = 1024 * 1024
 """Limit of every body that carries no mail."""
 
@@ -149,10 +151,10 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in READ_HERE}
         answered = self._timing.begin(scope, headers.get(b"traceparent"))
-        given = headers.get(b"x-request-id", "")
-        scope["request_id"] = given if SANE_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        given = headers.get(b"x-request-id")
+        scope["request_id"] = given if given and SANE_REQUEST_ID.fullmatch(given) else str(uuid7())
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])  # in the context of this request alone
         large = scope["path"].endswith(MAIL_PATHS) or HOOKS_PATH in scope["path"]
         limit = self._max_send_bytes if large else SMALL_BODY_BYTES

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 from typing import Any, Protocol
 from uuid import UUID
@@ -40,7 +41,7 @@ class Limit:
     cost: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Standing:
     """Where a limit stands after a request: what remains, and in how many seconds it is full again."""
 
@@ -48,7 +49,7 @@ class Standing:
     remaining: int
     reset: float
 
-    @property
+    @cached_property  # for a whole group of requests
     def headers(self) -> dict[str, str]:
         """As source B names them, and as the IETF draft (draft-ietf-httpapi-ratelimit-headers) does."""
         limit = self.limit
