@@ -11,10 +11,11 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from models.arrays import Ids
 from models.event import EventType
 from worker.events import NewEvent, append_events
+from worker.parcel import Delivery
 from worker.settlement import Settlement
-from worker.turn import Delivery
 
 ATTEMPTS_KEPT = 20
 PUSH_LIMIT = 1000
@@ -24,10 +25,12 @@ PUSH_LIMIT = 1000
 _CLAIM = text("""
     with due as (
         select id, due_at from webhook_delivery where endpoint_id = :endpoint and due_at <= now()
-        order by due_at limit :limit for update skip locked)
-    update webhook_delivery d set token = d.token + 1, due_at = now() + :lease
-    from due where d.id = due.id
-    returning d.id, d.token, d.event_id, due.due_at, d.tries, d.created_at""")
+        order by due_at limit :limit for update skip locked
+    ), claimed as (
+        update webhook_delivery d set token = d.token + 1, due_at = now() + :lease
+        from due where d.id = due.id
+        returning d.id, d.token, d.event_id, due.due_at, d.tries, d.created_at)
+    select * from claimed order by created_at, id""")
 
 _CLAIM_THESE = text("""
     update webhook_delivery set token = token + 1, due_at = now() + :lease
@@ -85,7 +88,7 @@ _DISABLE = text("""
 def claim(db: Connection, endpoint: UUID, limit: int, lease: timedelta) -> list[Delivery]:
     """Takes due deliveries in hand and returns them oldest first. Rows in another worker's hand are skipped."""
     rows = db.execute(_CLAIM, {"endpoint": endpoint, "limit": limit, "lease": lease})
-    return sorted((Delivery._make(row) for row in rows), key=lambda delivery: (delivery.created_at, delivery.id))
+    return [Delivery._make(row) for row in rows.all()]
 
 
 def claim_in_order(
@@ -133,7 +136,7 @@ def hand_back(db: Connection, unposted: Sequence[Delivery], hold: timedelta | No
     """Gives claimed deliveries back untried: due as they were, or in ``hold``."""
     if unposted:
         values = {
-            "ids": [each.id for each in unposted],
+            "ids": Ids(each.id for each in unposted),
             "tokens": [each.token for each in unposted],
             "due_ats": [each.due_at for each in unposted],
             "hold": hold,

@@ -6,27 +6,27 @@ transaction is open while a request is on the wire.
 
 import math
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-import orjson
 import structlog
-from sqlalchemy import ARRAY, Connection, Engine, Row, RowMapping, Uuid, any_, literal, select, text
+from sqlalchemy import Connection, Engine, Row, RowMapping, any_, literal, select, text
+from sqlalchemy.types import NullType
 
+from models.arrays import Ids
 from models.event import WIRE_NAMES, Event
 from models.webhook import EndpointStatus, WebhookEndpoint
 from worker import deliveries
 from worker.bell import WEBHOOK_QUEUE
 from worker.faults import faultpoint
 from worker.meter import Meter
+from worker.parcel import Delivery, Parcel, parcels
 from worker.postman import Answer, Postman
 from worker.series import WEBHOOK_ATTEMPTS
 from worker.settings import Settings
@@ -34,9 +34,9 @@ from worker.settlement import lost, next_wait, settlements
 from worker.signature import new_secret, signature
 from worker.standstill import RUNS
 from worker.traces import Traces
-from worker.turn import FAILURES_IN_A_ROW, GONE, Delivery, Parcel, Posted, Result, Turn
+from worker.turn import FAILURES_IN_A_ROW, GONE, Posted, Result, Turn
 from worker.vault import SecretUnreadable, Vault
-from worker.wire import FACTS, body
+from worker.wire import FACTS
 
 __all__ = ["SECRET_PURPOSE", "Notifier", "new_secret"]
 
@@ -57,6 +57,9 @@ SINGLES = 256
 """Deliveries claimed for one turn where each is a request. With arrays: BATCHES requests, BATCHED deliveries at most"""
 BATCHES = 40
 BATCHED = 4096
+PORTION = 1000
+"""Deliveries claimed together where only what is due decides which they are: the first are posted while PostgreSQL
+works on the next."""
 
 Facts = Mapping[UUID, RowMapping]
 """Rows of `worker.wire.FACTS` by event id."""
@@ -112,18 +115,17 @@ class Notifier:
             self._put_off(endpoint_id)
             return False
         limit = self._limit(endpoint)
-        claimed, facts = self._claim(endpoint, limit)
-        if not claimed:
-            return False
         turn = Turn(
-            _parcels(claimed, facts, endpoint),
             failures=self._failures(endpoint_id),
             seconds=min(TURN_SECONDS, self._settings.lease_seconds / 2),
             ordered=endpoint.ordered,
             every=1 / endpoint.max_per_second if endpoint.max_per_second else 0.0,
         )
-        turn.run(partial(self._post, endpoint.url, secrets), partial(self._report, endpoint_id))
-        return self._finish(endpoint, turn) and (bool(turn.unposted()) or len(claimed) == limit)
+        portions = self._portions(endpoint, limit)
+        turn.run(portions, partial(self._post, endpoint.url, secrets), partial(self._report, endpoint_id))
+        if not turn.taken:
+            return False
+        return self._finish(endpoint, turn) and (bool(turn.unposted()) or turn.taken == limit)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -181,6 +183,17 @@ class Notifier:
             limit = min(limit, max(1, int(endpoint.max_per_second * TURN_SECONDS / 2)) * endpoint.max_batch)
         return int(limit)
 
+    def _portions(self, endpoint: Row[Any], limit: int) -> Iterator[list[Parcel]]:
+        """Claims up to ``limit`` deliveries as they are asked for."""
+        at_once = endpoint.ordered or endpoint.max_per_second
+        portion = limit if at_once else max(PORTION // endpoint.max_batch, 1) * endpoint.max_batch
+        for start in range(0, limit, portion):
+            size = min(portion, limit - start)
+            claimed, facts = self._claim(endpoint, size)
+            yield parcels(claimed, facts, endpoint.max_batch, ordered=endpoint.ordered)
+            if len(claimed) < size:
+                return
+
     def _claim(self, endpoint: Row[Any], limit: int) -> tuple[list[Delivery], Facts]:
         """What is due, and what is known of its events, in one short transaction."""
         with self._engine.begin() as db:
@@ -206,11 +219,9 @@ class Notifier:
         return ours, facts
 
     def _facts(self, db: Connection, workspace_id: UUID, claimed: Sequence[Delivery]) -> Facts:
-        events = [each.event_id for each in claimed]
-        rows = db.execute(
-            FACTS.where(Event.workspace_id == workspace_id, Event.id == any_(literal(events, ARRAY(Uuid))))
-        ).mappings()
-        return {row["id"]: row for row in rows}
+        events = Ids(each.event_id for each in claimed)
+        these = FACTS.where(Event.workspace_id == workspace_id, Event.id == any_(literal(events, NullType())))
+        return {row["id"]: row for row in db.execute(these).mappings().all()}
 
     def _post(self, url: str, secrets: Sequence[str], parcel: Parcel) -> Posted:
         if self._traces is None:
@@ -219,19 +230,19 @@ class Notifier:
             return self._sent(url, secrets, parcel, [("traceparent", traceparent)] if traceparent else ())
 
     def _sent(self, url: str, secrets: Sequence[str], parcel: Parcel, more: Iterable[tuple[str, str]]) -> Posted:
-        timestamp = int(time.time())
-        signed = signature(secrets, parcel.webhook_id, timestamp, parcel.body)
+        webhook_id, body, timestamp = parcel.webhook_id(), parcel.body(), int(time.time())
+        signed = signature(secrets, webhook_id, timestamp, body)
         headers = (
             ("content-type", "application/json"),
             ("user-agent", self._agent),
-            ("webhook-id", parcel.webhook_id),
+            ("webhook-id", webhook_id),
             ("webhook-timestamp", str(timestamp)),
             ("webhook-signature", signed),
             *more,
         )
-        answer = self._postman.post(url, headers, parcel.body)
+        answer = self._postman.post(url, headers, body)
         faultpoint("posted")
-        return Posted(timestamp=timestamp, signature=signed, answer=answer)
+        return Posted(webhook_id=webhook_id, body=body, timestamp=timestamp, signature=signed, answer=answer)
 
     def _report(self, endpoint_id: UUID, results: Sequence[Result]) -> None:
         for kind, number in Counter(_kind(result.answer) for result in results).items():
@@ -291,41 +302,6 @@ def _tell_apart(claimed: list[Delivery], facts: Facts, ordered: bool) -> tuple[l
         first = claimed.index(newer[0])
         return claimed[:first], claimed[first:]
     return [each for each in claimed if each not in newer] if newer else claimed, newer
-
-
-def _parcels(claimed: Sequence[Delivery], facts: Facts, endpoint: Row[Any]) -> list[Parcel]:
-    if endpoint.max_batch == 1:
-        return [_parcel(each.id, (each,), body(facts[each.event_id]), facts) for each in claimed]
-    return [_array(chunk, facts) for chunk in _chunks(claimed, endpoint.max_batch, endpoint.ordered)]
-
-
-def _chunks(claimed: Sequence[Delivery], size: int, ordered: bool) -> Iterator[tuple[Delivery, ...]]:
-    """Arrays' worth of deliveries. What failed together is due at the same instant and stays together, so that a
-    retry is the same array under the same id."""
-
-    def failed_with(each: Delivery) -> float:
-        return each.due_at.timestamp() if each.tries and not ordered else 0.0
-
-    for _, group in groupby(sorted(claimed, key=failed_with), key=failed_with):
-        together = tuple(group)
-        yield from (together[start : start + size] for start in range(0, len(together), size))
-
-
-def _array(chunk: tuple[Delivery, ...], facts: Facts) -> Parcel:
-    """Several events in one request, each with its own ``webhook_id``; that of the whole is a function of the set.
-
-    The id of the first delivery would not do for the whole: a receiver that has seen it would take a different array
-    that begins with the same event for a repetition, and lose the rest.
-    """
-    ids = [str(each.id) for each in chunk]
-    items = [{**body(facts[each.event_id]), "webhook_id": id_} for each, id_ in zip(chunk, ids, strict=True)]
-    name = chunk[0].id if len(chunk) == 1 else uuid.uuid5(chunk[0].id, " ".join(ids))
-    return _parcel(name, chunk, items, facts)
-
-
-def _parcel(webhook_id: UUID, chunk: tuple[Delivery, ...], content: object, facts: Facts) -> Parcel:
-    traceparents = tuple(facts[each.event_id]["traceparent"] for each in chunk)
-    return Parcel(webhook_id=str(webhook_id), deliveries=chunk, body=orjson.dumps(content), traceparents=traceparents)
 
 
 def _kind(answer: Answer) -> str:

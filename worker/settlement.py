@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from models.webhook import DeliveryState
-from worker.turn import GONE, Delivery, Result
+from worker.parcel import Delivery
+from worker.turn import GONE, Result
 
 PATIENCE_SECONDS = 60.0
 """Least wait after a timeout or a 429: an overloaded receiver gets time to breathe."""
@@ -63,7 +64,7 @@ def next_wait(result: Result, delivery: Delivery, delays: Sequence[float]) -> fl
 
 
 def _attempt(result: Result) -> dict[str, Any]:
-    answer, parcel = result.answer, result.parcel
+    answer, posted = result.answer, result.posted
     text = answer.body.decode("utf-8", "replace").replace("\0", "")  # PostgreSQL's JSON knows no NUL
     return {
         "at": result.at.isoformat(),
@@ -71,11 +72,11 @@ def _attempt(result: Result) -> dict[str, Any]:
         "error": answer.error,
         "milliseconds": answer.milliseconds,
         "request": {
-            "webhook_id": parcel.webhook_id,
-            "timestamp": result.posted.timestamp,
-            "signature": result.posted.signature,
+            "webhook_id": posted.webhook_id,
+            "timestamp": posted.timestamp,
+            "signature": posted.signature,
             # What was accepted is what the delivery's payload shows.
-            "body": None if answer.accepted else parcel.body.decode()[:REQUEST_CAP],
+            "body": None if answer.accepted else posted.body.decode()[:REQUEST_CAP],
         },
         "response": text,
     }

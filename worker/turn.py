@@ -1,16 +1,16 @@
 """One lane's turn: its parcels go out over a few connections until they are gone, the time is up or trouble shows."""
 
+import math
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
-from uuid import UUID
 
+from worker.parcel import Delivery, Parcel
 from worker.postman import Answer
 
 CONNECTIONS = 4
@@ -22,33 +22,12 @@ REPORT_SECONDS = 0.5
 GONE = 410
 
 
-class Delivery(NamedTuple):
-    """A claimed row of `models.webhook.WebhookDelivery`. Thousands are made a second, which a tuple is cheapest at."""
-
-    id: UUID
-    token: int
-    event_id: UUID
-    due_at: datetime
-    """When it was due before it was claimed."""
-    tries: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """One request: a single delivery, or several in a JSON array."""
-
-    webhook_id: str
-    deliveries: tuple[Delivery, ...]
-    body: bytes = field(repr=False)
-    traceparents: tuple[str | None, ...] = ()
-    """Of the submissions whose events it carries."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posted:
-    """How a parcel was signed, and the answer."""
+    """What went out, how it was signed, and the answer."""
 
+    webhook_id: str
+    body: bytes = field(repr=False)
     timestamp: int
     signature: str
     answer: Answer
@@ -73,32 +52,53 @@ class Turn:
     """Hands out parcels to threads and collects what became of them.
 
     failures: failures in a row so far, over earlier turns too; updated as results come in.
+    seconds: no request is begun later than that after the first could be.
     every: seconds from the start of one request to that of the next, at least.
     """
 
-    def __init__(
-        self, parcels: Iterable[Parcel], *, failures: int, seconds: float, ordered: bool, every: float = 0.0
-    ) -> None:
+    def __init__(self, *, failures: int, seconds: float, ordered: bool, every: float = 0.0) -> None:
         self.failures = failures
         self.gone = False
         """The endpoint answered 410: it wants nothing any more."""
         self.blocked: Result | None = None
         """The failure at which an ordered lane stopped."""
-        self._waiting = deque(parcels)
-        self._ends_at = time.monotonic() + seconds
+        self.taken = 0
+        """Deliveries that it was given."""
+        self._waiting: deque[Parcel] = deque()
+        self._all_here = False
+        self._seconds = seconds
+        self._ends_at = math.inf
         self._ordered = ordered
         self._every = every
         self._next_at = 0.0
         self._stopped = False
         self._fresh: list[Result] = []
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        """More is waiting, or nothing more comes."""
 
-    def run(self, post: Callable[[Parcel], Posted], report: Callable[[list[Result]], None]) -> None:
-        """Posts from several threads (one if ordered); ``report`` is called by this thread with new results."""
-        count = 1 if self._ordered else min(CONNECTIONS, len(self._waiting))
-        with ThreadPoolExecutor(max(count, 1), "webhook") as threads:
-            running: set[Future[None]] = {threads.submit(self._carry, post) for _ in range(count)}
+    def run(
+        self,
+        portions: Iterable[Sequence[Parcel]],
+        post: Callable[[Parcel], Posted],
+        report: Callable[[list[Result]], None],
+    ) -> None:
+        """Posts from several threads (one if ordered); ``report`` is called by this thread with new results.
+
+        The first of the portions goes out while the next is fetched. After a stop none is.
+        """
+        most = 1 if self._ordered else CONNECTIONS
+        with ThreadPoolExecutor(most, "webhook") as threads:
+            running: set[Future[None]] = set()
             try:
+                for portion in portions:
+                    self._add(portion)
+                    running |= {
+                        threads.submit(self._carry, post) for _ in range(min(most, len(portion)) - len(running))
+                    }
+                    if self._stopped:
+                        break
+                self._close()
                 while running:
                     done, running = wait(running, REPORT_SECONDS)
                     self._report(report)
@@ -106,10 +106,24 @@ class Turn:
                         each.result()
             finally:
                 self._stopped = True
+                self._close()
 
     def unposted(self) -> list[Delivery]:
         """What nobody took. To be called after `run`."""
         return [delivery for parcel in self._waiting for delivery in parcel.deliveries]
+
+    def _add(self, parcels: Sequence[Parcel]) -> None:
+        with self._news:
+            self._ends_at = min(self._ends_at, time.monotonic() + self._seconds)
+            self.taken += sum(len(each.deliveries) for each in parcels)
+            self._waiting.extend(parcels)
+            self._news.notify_all()
+
+    def _close(self) -> None:
+        """Nothing more comes."""
+        with self._news:
+            self._all_here = True
+            self._news.notify_all()
 
     def _report(self, report: Callable[[list[Result]], None]) -> None:
         with self._lock:
@@ -124,7 +138,9 @@ class Turn:
             self._note(Result(parcel=parcel, at=at, posted=post(parcel), jitter=random.uniform(0.8, 1.2)))  # noqa: S311
 
     def _take(self) -> Parcel | None:
-        with self._lock:
+        with self._news:
+            while not (self._waiting or self._all_here or self._stopped):
+                self._news.wait()
             if self._stopped or not self._waiting or time.monotonic() > self._ends_at:
                 return None
             return self._waiting.popleft()

@@ -62,14 +62,14 @@ def body(row: Facts) -> dict[str, Any]:
 
     ``{"event", "details", "type", "id", "timestamp", "sequence", "cursor", "state"}``: the first two are the
     documented body, the others stand beside them. ``sequence`` counts within the message and ``cursor`` within the
-    workspace; ``timestamp`` is RFC 3339.
+    workspace; ``timestamp`` is RFC 3339. Ids are `UUID`, which orjson writes faster than ``str`` does.
     """
     kind = row["type"]
     return {
         "event": wire_name(kind),
         "details": _DETAILS.get(kind, _mail)(row),
         "type": kind,
-        "id": str(row["id"]),
+        "id": row["id"],
         "timestamp": row["at"].isoformat(),
         "sequence": row["seq"],
         "cursor": row["cursor"],
@@ -103,7 +103,7 @@ def _said(row: Facts) -> dict[str, Any]:
     return {key: value for key, value in row["data"].items() if key not in _INTERNAL}
 
 
-def _thread(row: Facts) -> str | None:
+def _thread(row: Facts) -> str | UUID | None:
     """Gmail's conversation id where there is one, else ours."""
     known: str | UUID | None = (
         row["data"].get("provider_thread_id")
@@ -111,7 +111,7 @@ def _thread(row: Facts) -> str | None:
         or row["data"].get("thread_id")
         or row["thread_id"]
     )
-    return None if known is None else str(known)
+    return known
 
 
 @functools.lru_cache(maxsize=1024)

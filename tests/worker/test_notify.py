@@ -520,6 +520,18 @@ def test_an_array_after_a_crash_is_the_same_array_under_the_same_id(
     assert sorted(receiver.ids) == sorted(receiver.ids[:2] * 2)
 
 
+def test_what_is_claimed_in_portions_goes_out_in_one_turn_and_once(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.notify.PORTION", 25)
+    endpoint = world.endpoint(receiver.url, max_batch=10)
+    deliveries = world.due(endpoint, 55)
+    assert world.notifier().deliver(endpoint.id) is False
+    assert sorted(len(call.json) for call in receiver.calls) == [5, 10, 10, 10, 10, 10]
+    assert sorted(event["webhook_id"] for call in receiver.calls for event in call.json) == sorted(map(str, deliveries))
+    assert set(world.states(deliveries)) == {"delivered"}
+
+
 def test_more_than_one_turn_is_announced(world: World, receiver: Receiver) -> None:
     endpoint = world.endpoint(receiver.url)
     deliveries = world.due(endpoint, 300)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from models.base import from_ulid
 from models.event import WIRE_NAMES, EventType
-from worker.wire import body
+from worker import wire
 
 REF_ID = "01JC3BBW8S9YGX2VNKG5MD7BTA"
 EVENT = UUID("01a1feae-6412-7801-a001-2e16a5593439")
@@ -35,6 +36,12 @@ def row(**changes: Any) -> dict[str, Any]:
         "provider_thread_id": "18c5a1b2d3e4f5g6",
         "provider": "gmail",
     } | changes
+
+
+def body(facts: dict[str, Any]) -> dict[str, Any]:
+    """As it is read outside."""
+    read: dict[str, Any] = orjson.loads(orjson.dumps(wire.body(facts)))
+    return read
 
 
 def test_c36_the_documented_outgoing_body() -> None:
