@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-CHUNK = 10_000
-"""Deliveries made due in one transaction."""
+CHUNK = 1_000
+"""Deliveries made due in one transaction. The first go out while those after them are made due."""
 _FIRST = UUID(int=0)
 
 _UNPARK = text("""
