@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-CHUNK = 1_000
-"""Deliveries made due in one transaction. The first go out while those after them are made due."""
+FIRST_CHUNK, CHUNK = 1_000, 10_000
+"""Deliveries made due in one transaction, from the first to the largest: each has twice as many as the one before it,
+so that the first go out early and a large replay takes few looks."""
 _FIRST = UUID(int=0)
 
 _UNPARK = text("""
@@ -55,11 +56,11 @@ def replay(
     They are chosen by everything that is given. The caller commits after each number.
     """
     chosen: dict[str, Any] = {"delivery_id": delivery_id, "since": since, "until": until, "state": state}
-    after = _FIRST
+    after, chunk = _FIRST, FIRST_CHUNK
     while True:
-        parameters = {"endpoint_id": endpoint_id, "after": after, "chunk": CHUNK, **chosen}
+        parameters = {"endpoint_id": endpoint_id, "after": after, "chunk": chunk, **chosen}
         done = session.execute(_REPLAY, parameters).one()
         yield done.replayed
-        if done.replayed < CHUNK:
+        if done.replayed < chunk:
             return
-        after = done.last
+        after, chunk = done.last, min(2 * chunk, CHUNK)

@@ -119,7 +119,8 @@ def test_replaying_one_delivery_leaves_its_id_and_history_and_gives_it_all_its_t
 def test_a_range_since_a_time_or_a_state_is_replayed_and_nothing_else(
     client: TestClient, tenant: Tenant, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api_shim.replay.CHUNK", 2)  # several transactions
+    monkeypatch.setattr("api_shim.replay.FIRST_CHUNK", 1)  # several transactions
+    monkeypatch.setattr("api_shim.replay.CHUNK", 2)
     made = register(client)
     add_events(session, tenant, 6)
     start = NOW - timedelta(hours=10)
