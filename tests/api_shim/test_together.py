@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from api_shim import gathering, rows
+from api_shim import entities, gathering, rows
 from api_shim.auth import Caller
 from api_shim.gathering import Gatherer
 from api_shim.idempotency import Repeat
@@ -23,6 +23,7 @@ from api_shim.services import Services
 from api_shim.submission import Link, Shape, Submission
 from models.base import uuid7
 from models.content import Address
+from models.database import fetch
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.record_rows import add_mailer
 from tests.chaos.proxy import Proxy
@@ -170,6 +171,26 @@ def test_one_that_is_refused_takes_nobody_with_it(
     ]
     assert fates(reception.take(requests)) == ["accepted", "ApiError", "accepted", "accepted"]
     assert sorted(stored(session, tenant)) == ["ann@example.com", "cat@example.com", "dan@example.com"]
+
+
+def test_what_a_group_names_is_found_by_one_statement(
+    reception: Reception, session: Session, tenant: Tenant, mailer_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counting(db: Session, statement: str, parameters: Sequence[object]) -> list[Any]:
+        asked.append(statement)
+        return fetch(db, statement, parameters)
+
+    monkeypatch.setattr(entities, "fetch", counting)
+    other, unknown = add_mailer(session, tenant), Link(field="deal_id", kind="deal", id=uuid7())
+    requests = [
+        incoming(tenant, submission(mailer_id, "ann@example.com")),
+        incoming(tenant, submission(other, "bob@example.com", links=(unknown,))),
+        incoming(tenant, submission(other, "cat@example.com")),
+    ]
+    assert fates(reception.take(requests)) == ["accepted", "ApiError", "accepted"]
+    assert len(asked) == 1
 
 
 def test_a_body_that_makes_us_fail_fails_alone(
