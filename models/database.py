@@ -34,8 +34,10 @@ NOTICING_SILENCE: dict[str, Any] = {
 
 TIMEOUTS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 
-BY_INDEX = " -c enable_seqscan=off"
-"""A statement that is repeated keeps the plan that was made for it, and tables that are empty now may not stay so."""
+BY_INDEX = " -c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
+"""A statement that is repeated keeps the plan that was made for it, and tables that are empty now may not stay so.
+Left to itself PostgreSQL plans each anew whose list is shorter than it supposes, which takes longer than to run it.
+"""
 
 
 def connect(url: str, *, pool_size: int, application: str, by_index: bool = False) -> Engine:

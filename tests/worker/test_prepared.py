@@ -16,6 +16,11 @@ def prepared(house: House) -> str:
         return "\n".join(connection.execute(text("select statement from pg_prepared_statements")).scalars())
 
 
+def plans_made_anew(house: House) -> int:
+    with each_by_itself(house.runtime.engine) as connection:
+        return int(connection.execute(text("select sum(custom_plans) from pg_prepared_statements")).scalar_one())
+
+
 def test_what_every_batch_asks_of_postgresql_is_prepared_and_stays_so(house: House) -> None:
     for _ in range(MORE_THAN_PSYCOPG_WANTS):
         house.submit("ann@example.com")
@@ -27,6 +32,7 @@ def test_what_every_batch_asks_of_postgresql_is_prepared_and_stays_so(house: Hou
     statements = prepared(house)
     parts = ("from mailer where", "insert into lease", "insert into followup", "into email_log")
     assert [part for part in parts if part not in statements] == []
+    assert plans_made_anew(house) == 0
 
 
 def test_no_plan_of_a_worker_reads_a_small_table_from_end_to_end(house: House) -> None:
