@@ -50,12 +50,22 @@ Composed = tuple[Held, OutboundEmail]
 def deliver(runtime: Runtime, mailer_id: UUID, priority: int) -> Work:
     """Sends what is due in one lane, up to a batch. Counted are the messages that it took in hand.
 
-    Suspects of a crash come in small batches, which would spend most of their time waiting for the next bell: as many
-    of them go as there is time for, and each that went well lets the next be larger.
+    The mailer is taken as it was read last: if it has changed since, the claim finds nothing, and it is read again.
     """
+    known = runtime.providers.as_read(mailer_id)
+    if known and (work := _deliver(runtime, known, priority)).done:
+        return work
     mailer = open_mailer(runtime, mailer_id)
+    is_new = mailer and not (known and known.sends and known.version == mailer.version)
+    return _deliver(runtime, mailer, priority) if mailer and is_new else NOTHING
+
+
+def _deliver(runtime: Runtime, mailer: OpenMailer, priority: int) -> Work:
+    """Suspects of a crash come in small batches, which would spend most of their time waiting for the next bell: as
+    many of them go as there is time for, and each that went well lets the next be larger.
+    """
     started, work, suspects = time.monotonic(), NOTHING, lease.SUSPECTS
-    while mailer and mailer.sends and (allowed := runtime.pace.take(mailer, priority, mailer.provider.batch)):
+    while mailer.sends and (allowed := runtime.pace.take(mailer, priority, mailer.provider.batch)):
         with runtime.hands:
             delivery = _deliver_batch(runtime, mailer, priority, allowed, suspects)
         if delivery is None:
@@ -77,7 +87,14 @@ def _deliver_batch(
     since = time.time_ns()
     with each_by_itself(runtime.engine) as connection:
         batch = lease.claim(
-            connection, mailer.id, priority, worker=runtime.name, batch=allowed, lease=term, suspects=suspects
+            connection,
+            mailer.id,
+            priority,
+            version=mailer.version,
+            worker=runtime.name,
+            batch=allowed,
+            lease=term,
+            suspects=suspects,
         )
         claimed = len(batch.messages) if batch else 0
         runtime.pace.give_back(mailer, allowed - claimed)

@@ -102,6 +102,7 @@ _CLAIM = f"""
               and not exists (select from lease slow
                               where slow.mailer_id = %(mailer_id)s and slow.priority = %(priority)s
                               and slow.created_at < clock_timestamp() - interval '500 milliseconds')
+              and exists (select from mailer where id = %(mailer_id)s and xmin::text = %(version)s)
               and {RUNS.format(queue="%(queue)s")}
         order by due_at limit (select case crashes when 0 then %(batch)s when 1 then least(%(batch)s, %(suspects)s)
                                                    else 1 end from head)
@@ -186,16 +187,19 @@ def claim(
     mailer_id: UUID,
     priority: int,
     *,
+    version: str,
     worker: str,
     batch: int,
     lease: timedelta,
     suspects: int = SUSPECTS,
 ) -> Batch | None:
-    """Takes up to ``batch`` due messages of a lane, oldest due first. None: nothing is due, or its queue is paused.
+    """Takes up to ``batch`` due messages of a lane, oldest due first.
 
-    suspects: how many of those whose worker died may go together. One statement, whole by itself.
+    version: of the mailer's row (`OpenMailer.version`) that they are to be sent by. suspects: how many of those whose
+    worker died may go together. One statement, whole by itself. None: nothing is due, its queue is paused, or the
+    mailer has changed.
     """
-    lane = {"mailer_id": mailer_id, "priority": priority, "queue": SEND_QUEUES[Priority(priority)]}
+    lane = {"mailer_id": mailer_id, "priority": priority, "queue": SEND_QUEUES[Priority(priority)], "version": version}
     rows = fetch(connection, _CLAIM, lane | {"worker": worker, "batch": batch, "lease": lease, "suspects": suspects})
     if not rows:
         return None

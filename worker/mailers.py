@@ -50,6 +50,8 @@ class OpenMailer:
 
     def __init__(self, row: Any, provider: Provider, paths: ReturnPaths) -> None:
         self.id: UUID = row.id
+        self.version: str = row.version
+        """Of its row: another one with every change of it (PostgreSQL's ``xmin``)."""
         self.workspace_id: UUID = row.workspace_id
         self.provider = provider
         self.provider_name: str = row.provider
@@ -74,7 +76,8 @@ class OpenMailer:
 
 
 _MAILER = """
-    select *, coalesce(throttled_until > clock_timestamp(), false) as throttled, md5(sealed_credentials) as seal,
+    select *, xmin::text as version, md5(sealed_credentials) as seal,
+        coalesce(throttled_until > clock_timestamp(), false) as throttled,
         coalesce(throttled_until > clock_timestamp() - make_interval(secs => %(learned)s), false) as learning
     from mailer where id = %(id)s and deleted_at is null
 """
@@ -84,7 +87,7 @@ _MAILER = """
 class _Open:
     """An adapter, what it was opened with, and those that may be calling it."""
 
-    version: tuple[Any, ...]
+    opened_with: tuple[Any, ...]
     provider: Provider
     users: WeakSet[OpenMailer] = field(default_factory=WeakSet)
 
@@ -101,6 +104,8 @@ class Providers:
         self._vault = vault
         self._paths = ReturnPaths(settings.keys)
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
+        self._read: dict[UUID, OpenMailer] = {}
+        """As they were read last, of those in ``_open``."""
         self._replaced: list[_Open] = []
         self._lock = threading.Lock()
 
@@ -113,7 +118,7 @@ class Providers:
         (row,) = rows
         with self._lock:
             found = self._found(row)
-            mailer = OpenMailer(row, found.provider, self._paths)
+            mailer = self._read[mailer_id] = OpenMailer(row, found.provider, self._paths)
             found.users.add(mailer)
             unused = [each for each in self._replaced if not each.users]
             self._replaced = [each for each in self._replaced if each.users]
@@ -121,18 +126,27 @@ class Providers:
             each.provider.close()
         return mailer
 
+    def as_read(self, mailer_id: UUID) -> OpenMailer | None:
+        """The mailer as `mailer` read it last, without asking: its row may have another ``version`` by now."""
+        with self._lock:
+            return self._read.get(mailer_id)
+
     def _found(self, row: Any) -> _Open:
-        version = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)
+        opened_with = (row.provider, row.seal, row.base_url, row.auth_url, row.caps.get("connections"), row.ip_pools)
         known = self._open.get(row.id)
-        if known is not None and known.version == version:
+        if known is not None and known.opened_with == opened_with:
             self._open.move_to_end(row.id)
             return known
         if known is not None:
-            self._replaced.append(self._open.pop(row.id))
-        found = self._open[row.id] = _Open(version, open_provider(self.account(row)))
+            self._replace(row.id)
+        found = self._open[row.id] = _Open(opened_with, open_provider(self.account(row)))
         if len(self._open) > OPEN_PROVIDERS:
-            self._replaced.append(self._open.popitem(last=False)[1])
+            self._replace(next(iter(self._open)))
         return found
+
+    def _replace(self, mailer_id: UUID) -> None:
+        self._replaced.append(self._open.pop(mailer_id))
+        self._read.pop(mailer_id, None)
 
     def account(self, row: Any) -> Account:
         """The adapter's view of a mailer row."""
@@ -154,3 +168,4 @@ class Providers:
                 each.provider.close()
             self._replaced.clear()
             self._open.clear()
+            self._read.clear()

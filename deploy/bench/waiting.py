@@ -1,9 +1,13 @@
 """What a request that waits for its outcome takes beyond the time of the provider itself."""
 
+import json
 import smtplib
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 from deploy.bench import mails
 from deploy.bench.report import Figure, Report, Target, percentile
@@ -28,15 +32,19 @@ def measure(stack: BenchStack, report: Report, *, requests: int) -> None:
 
 
 def _waits(stack: BenchStack, shape: str, requests: int) -> list[float]:
-    """Milliseconds of each request."""
+    """Milliseconds of each request, over a kept connection and past any library that takes its own time."""
     took = []
-    for number in range(WARM_UP + requests):
-        body = _body(shape, f"waiting{number}@example.com", stack.json)
-        began = time.monotonic()
-        status = stack.post("/v1/email/send", body)["status"]
-        if status != "sent":
-            raise BenchError(f"a request that waits was answered {status} after {time.monotonic() - began:.1f} s")
-        took.append((time.monotonic() - began) * 1e3)
+    url = urlsplit(stack.send_url)
+    headers = {"Authorization": f"Bearer {stack.json['api_key']}", "Content-Type": "application/json"}
+    with closing(HTTPConnection(url.netloc, timeout=120)) as connection:
+        for number in range(WARM_UP + requests):
+            body = json.dumps(_body(shape, f"waiting{number}@example.com", stack.json))
+            began = time.monotonic()
+            connection.request("POST", url.path, body, headers)
+            answer = connection.getresponse().read()
+            took.append((time.monotonic() - began) * 1e3)
+            if (status := json.loads(answer).get("status")) != "sent":
+                raise BenchError(f"a request that waits was answered {status} after {took[-1]:.0f} ms")
     return took[WARM_UP:]
 
 

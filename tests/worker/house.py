@@ -134,6 +134,10 @@ class House:
         [message] = self.messages(accepted)
         return message
 
+    def version(self) -> str:
+        """Of the mailer's row, for `worker.lease.claim`."""
+        return str(self.scalar("select xmin::text from mailer where id = :m"))
+
     def scalar(self, statement: str, **parameters: Any) -> Any:
         with self.runtime.engine.connect() as connection:
             return connection.execute(

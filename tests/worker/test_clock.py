@@ -25,7 +25,13 @@ def test_r25_a_beat_whose_clock_is_wrong_ends_no_living_workers_lease(house: Hou
     beat = house.heartbeat()
     with house.runtime.engine.begin() as connection:
         batch = lease.claim(
-            connection, house.mailer_id, 0, worker=house.runtime.name, batch=10, lease=timedelta(hours=2)
+            connection,
+            house.mailer_id,
+            0,
+            version=house.version(),
+            worker=house.runtime.name,
+            batch=10,
+            lease=timedelta(hours=2),
         )
     assert batch
     house.runtime.hands.acquire()

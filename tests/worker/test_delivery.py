@@ -596,7 +596,13 @@ def _claimed_or_none(house: House) -> Delivery | None:
     assert mailer is not None
     with house.runtime.engine.begin() as connection:
         batch = lease.claim(
-            connection, house.mailer_id, 0, worker=house.runtime.name, batch=100, lease=house.settings.lease
+            connection,
+            house.mailer_id,
+            0,
+            version=house.version(),
+            worker=house.runtime.name,
+            batch=100,
+            lease=house.settings.lease,
         )
     if batch is None:
         return None

@@ -34,7 +34,9 @@ def in_minutes(minutes: float) -> datetime:
 def next_of(house: House, batch: int) -> list[UUID]:
     """The submissions of the messages that a worker gets next."""
     with house.runtime.engine.connect() as connection:  # nothing is committed
-        taken = lease.claim(connection, house.mailer_id, 0, worker="w", batch=batch, lease=timedelta(minutes=1))
+        taken = lease.claim(
+            connection, house.mailer_id, 0, version=house.version(), worker="w", batch=batch, lease=timedelta(minutes=1)
+        )
     return [message.submission_id for message in taken.messages] if taken else []
 
 
@@ -59,7 +61,15 @@ def test_a_tenant_who_is_alone_has_every_worker(house: House) -> None:
     mine = {message.id for message in house.messages(letters)}
     with house.runtime.engine.connect() as one, house.runtime.engine.connect() as another:
         batches = [
-            lease.claim(connection, house.mailer_id, 0, worker=name, batch=3, lease=timedelta(minutes=1))
+            lease.claim(
+                connection,
+                house.mailer_id,
+                0,
+                version=house.version(),
+                worker=name,
+                batch=3,
+                lease=timedelta(minutes=1),
+            )
             for name, connection in (("one", one), ("another", another))
         ]
     taken = [{message.id for message in batch.messages} for batch in batches if batch]
@@ -108,3 +118,18 @@ def _let_go(house: House, *parked: Accepted) -> None:
 def _run(house: House, statement: str, **values: Any) -> None:
     with house.runtime.engine.begin() as connection:
         connection.execute(text(statement), values)
+
+
+def test_nothing_is_claimed_for_a_mailer_that_has_changed_since_it_was_read(house: House) -> None:
+    house.submit("ann@example.com")
+    read = house.version()
+    with house.runtime.engine.begin() as connection:
+        connection.execute(text("update mailer set name = name where id = :m"), {"m": house.mailer_id})
+    with house.runtime.engine.connect() as connection:
+        claimed = [
+            lease.claim(
+                connection, house.mailer_id, 0, version=version, worker="w", batch=1, lease=timedelta(minutes=1)
+            )
+            for version in (read, house.version())
+        ]
+    assert [batch is None for batch in claimed] == [True, False]

@@ -15,6 +15,7 @@ WINDOW = {"window": timedelta(seconds=10)}
 LANE = {
     "mailer_id": uuid7(),
     "priority": 0,
+    "version": "1",
     "worker": "w",
     "batch": 100,
     "suspects": lease.SUSPECTS,

@@ -71,7 +71,7 @@ def test_one_awaited_mail_rings_for_its_follow_up_once_and_for_nothing_else(
     assert [task for task, _, _ in rung] == ["record"]
 
 
-def test_one_awaited_mail_is_sent_with_seven_statements_and_no_transaction_of_several(
+def test_one_awaited_mail_is_sent_with_six_statements_and_no_transaction_of_several(
     house: House, statements: list[str]
 ) -> None:
     _submit_awaited(house, "first@example.com")  # opens connections, learns the workspace's signing keys
@@ -79,7 +79,7 @@ def test_one_awaited_mail_is_sent_with_seven_statements_and_no_transaction_of_se
     _submit_awaited(house, "ann@example.com")
     statements.clear()
     assert deliver(house.runtime, house.mailer_id, 0).done == 1
-    assert len(statements) <= 7, "\n".join(statements)
+    assert len(statements) <= 6, "\n".join(statements)
     assert not {"commit", "in a transaction"} & set(statements)
 
 
