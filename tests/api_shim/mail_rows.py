@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, text, update
 
 from api_shim.auth import Caller
 from api_shim.intake import accept
@@ -83,7 +83,7 @@ class Mailroom:
     def begin(self) -> tuple[int, lease.Held]:
         """Takes what is due in hand, and puts it on the wire: the lease and the first message."""
         with self.services.engine.begin() as db:
-            batch = lease.claim(db, self.mailer_id, 0, worker="fake", batch=100, lease=timedelta(seconds=60))
+            batch = _claim(db, self.mailer_id, 100)
             assert batch is not None
             record_verdicts(db, batch.lease_id, [], batch.messages)
         return batch.lease_id, batch.messages[0]
@@ -93,6 +93,12 @@ class Mailroom:
 
     def worker(self, **options: Any) -> "FakeWorker":
         return FakeWorker(self.services.engine, self.mailer_id, **options)
+
+
+def _claim(db: Connection, mailer_id: UUID, most: int) -> lease.Batch | None:
+    version = db.execute(text("select xmin::text from mailer where id = :id"), {"id": mailer_id}).scalar_one()
+    term = timedelta(seconds=60)
+    return lease.claim(db, mailer_id, 0, version=version, worker="fake", batch=most, lease=term)
 
 
 class FakeWorker:
@@ -121,7 +127,7 @@ class FakeWorker:
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._engine.begin() as db:
-                batch = lease.claim(db, self._mailer_id, 0, worker="fake", batch=40, lease=timedelta(seconds=60))
+                batch = _claim(db, self._mailer_id, 40)
             if batch is None:
                 time.sleep(0.005)
             else:
