@@ -5,6 +5,7 @@ in one query, before anything is stored.
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -31,11 +32,25 @@ _MAILERS = """
     ) held
 """
 
-_DEFAULT_MAILER = """
-    select id, xmin::text as version from mailer
-    where workspace_id = %s and deleted_at is null and user_id is not distinct from %s
-    order by is_default desc, id limit 1 for key share
+CONFIGS = """
+    select config.id as config_id, config.mailer_id, config.gmail_user_id, config.gmail_sender_alias, config.from_name,
+           config.from_email_handle || '@' || workspace.mail_domain as email
+    from email_config config join workspace on workspace.id = config.workspace_id
 """
+"""Senders of a company."""
+
+# One row, of nulls where there is none.
+_DEFAULTS = f"""
+    select held.id, held.version, config.* from (values (%(workspace)s, %(user)s::uuid)) asked (workspace_id, user_id)
+    left join lateral (
+        select id, xmin::text as version from mailer
+        where workspace_id = asked.workspace_id and deleted_at is null and user_id is not distinct from asked.user_id
+        order by is_default desc, id limit 1 for key share
+    ) held on true
+    left join lateral (
+        {CONFIGS} where config.workspace_id = asked.workspace_id and config.is_default limit 1
+    ) config on true
+"""  # noqa: S608 -- of constants
 
 KEPT_MAILERS = 1_000
 
@@ -51,7 +66,7 @@ class Known:
         self._found: set[tuple[str, UUID, UUID]] = set()
         self._asked: set[tuple[str, UUID, UUID]] = set()
         self._mailers: dict[Key, Mailer] = {}
-        self._defaults: dict[tuple[UUID, UUID | None], Mailer | None] = {}
+        self._defaults: dict[tuple[UUID, UUID | None], Any] = {}
 
     def look_up(self, named: Iterable[tuple[UUID, Submission]]) -> None:
         """Finds everything that some submissions of some workspaces name."""
@@ -71,11 +86,13 @@ class Known:
 
     def default_mailer(self, workspace_id: UUID, user_id: UUID | None = None) -> Mailer | None:
         """The default mailer of a user, or of the workspace; where none is marked, the oldest."""
-        key = (workspace_id, user_id)
-        if key not in self._defaults:
-            versions = fetch(self.session, _DEFAULT_MAILER, [workspace_id, user_id])
-            self._defaults[key] = self._loaded(versions[0].id, versions[0].version) if versions else None
-        return self._defaults[key]
+        row = self._default(workspace_id, user_id)
+        return self._loaded(row.id, row.version) if row.id else None
+
+    def default_config(self, workspace_id: UUID) -> Any | None:
+        """The default sender of a company, as a row of `CONFIGS`."""
+        row = self._default(workspace_id, None)
+        return row if row.config_id else None
 
     def require(self, workspace_id: UUID, submission: Submission) -> None:
         """Raises VALIDATION_ERROR listing every id that is not in the workspace, each under the caller's own field
@@ -91,6 +108,13 @@ class Known:
         if missing:
             only_mailer = all(entry.field in ("mailer_id", "template_id") for entry in missing)
             raise ApiError("VALIDATION_ERROR", missing=missing, status=404 if only_mailer else None)
+
+    def _default(self, workspace_id: UUID, user_id: UUID | None) -> Any:
+        """A row of `_DEFAULTS`, asked for once."""
+        key = (workspace_id, user_id)
+        if key not in self._defaults:
+            (self._defaults[key],) = fetch(self.session, _DEFAULTS, {"workspace": workspace_id, "user": user_id})
+        return self._defaults[key]
 
     def _loaded(self, id_: UUID, version: str) -> Mailer:
         """The mailer as it is in this version; loaded once, and no part of any session."""

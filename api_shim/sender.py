@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api_shim.auth import Caller
-from api_shim.entities import Known
+from api_shim.entities import CONFIGS, Known
 from api_shim.errors import ApiError, Fault, Missing
 from api_shim.submission import Submission
 from models.access import User
@@ -17,13 +17,7 @@ from models.database import fetch
 from models.mailer import Mailer
 from providers import SPEAK_SMTP
 
-_CONFIGS = """
-    select config.mailer_id, config.gmail_user_id, config.gmail_sender_alias, config.from_name,
-           config.from_email_handle || '@' || workspace.mail_domain as email
-    from email_config config join workspace on workspace.id = config.workspace_id
-"""
-_CONFIG = _CONFIGS + "where config.workspace_id = %s and config.id = %s"
-_DEFAULT_CONFIG = _CONFIGS + "where config.workspace_id = %s and config.is_default limit 1"
+_CONFIG = CONFIGS + "where config.workspace_id = %s and config.id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ def _personal(session: Session, caller: Caller, submission: Submission) -> Sende
 def _company(known: Known, caller: Caller, submission: Submission) -> Sender:
     """The company sender: the config asked for, else the default config, else the default mailer's own address."""
     session = known.session
-    config = _config(session, caller.workspace_id, submission.email_config_id)
+    config = _config(known, caller.workspace_id, submission.email_config_id)
     if config is not None and config.gmail_user_id is not None:
         return _through_gmail(session, caller, config)
     mailer = None
@@ -106,11 +100,11 @@ def _through_gmail(session: Session, caller: Caller, config: Any) -> Sender:
     return Sender(mailer, Address(alias or mailer.from_addresses[0], config.from_name), config.gmail_user_id)
 
 
-def _config(session: Session, workspace_id: UUID, config_id: UUID | None) -> Any | None:
-    """The config asked for, else the default one, as a row of `_CONFIGS`."""
+def _config(known: Known, workspace_id: UUID, config_id: UUID | None) -> Any | None:
+    """The config asked for, else the default one, as a row of `CONFIGS`."""
     if config_id is None:
-        return next(iter(fetch(session, _DEFAULT_CONFIG, [workspace_id])), None)
-    found = fetch(session, _CONFIG, [workspace_id, config_id])
+        return known.default_config(workspace_id)
+    found = fetch(known.session, _CONFIG, [workspace_id, config_id])
     if not found:  # deleted since its existence was checked
         raise ApiError("VALIDATION_ERROR", missing=[Missing("email_config_id", str(config_id))])
     return found[0]
