@@ -41,7 +41,8 @@ CONFIGS = """
 
 # One row, of nulls where there is none.
 _DEFAULTS = f"""
-    select held.id, held.version, config.* from (values (%(workspace)s, %(user)s::uuid)) asked (workspace_id, user_id)
+    select held.id, held.version, config.*, own.version as own_version
+    from (values (%(workspace)s, %(user)s::uuid)) asked (workspace_id, user_id)
     left join lateral (
         select id, xmin::text as version from mailer
         where workspace_id = asked.workspace_id and deleted_at is null and user_id is not distinct from asked.user_id
@@ -50,6 +51,10 @@ _DEFAULTS = f"""
     left join lateral (
         {CONFIGS} where config.workspace_id = asked.workspace_id and config.is_default limit 1
     ) config on true
+    left join lateral (
+        select xmin::text as version from mailer
+        where workspace_id = asked.workspace_id and id = config.mailer_id and deleted_at is null for key share
+    ) own on true
 """  # noqa: S608 -- of constants
 
 KEPT_MAILERS = 1_000
@@ -110,10 +115,14 @@ class Known:
             raise ApiError("VALIDATION_ERROR", missing=missing, status=404 if only_mailer else None)
 
     def _default(self, workspace_id: UUID, user_id: UUID | None) -> Any:
-        """A row of `_DEFAULTS`, asked for once."""
+        """A row of `_DEFAULTS`, asked for once; the mailer that its config names is known then, too."""
         key = (workspace_id, user_id)
         if key not in self._defaults:
-            (self._defaults[key],) = fetch(self.session, _DEFAULTS, {"workspace": workspace_id, "user": user_id})
+            (row,) = fetch(self.session, _DEFAULTS, {"workspace": workspace_id, "user": user_id})
+            self._defaults[key] = row
+            if row.own_version:
+                self._mailers[workspace_id, row.mailer_id] = self._loaded(row.mailer_id, row.own_version)
+                self._asked.add(("mailer", workspace_id, row.mailer_id))
         return self._defaults[key]
 
     def _loaded(self, id_: UUID, version: str) -> Mailer:
