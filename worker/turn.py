@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ CONNECTIONS = 4
 """Requests that one endpoint gets at the same time."""
 FAILURES_IN_A_ROW = 5
 """After so many the endpoint is taken for dead: no more of this turn goes out."""
-REPORT_SECONDS = 0.5
+REPORT_SECONDS = 0.1
 """Results are handed over this often while the turn goes on: what a killed worker would post again."""
 GONE = 410
 
@@ -85,20 +85,17 @@ class Turn:
     ) -> None:
         """Posts from several threads (one if ordered); ``report`` is called by this thread with new results.
 
-        The first of the portions goes out while the next is fetched. After a stop none is.
+        The first of the portions goes out while the next is fetched, and is reported while that is. After a stop none
+        is fetched.
         """
         most = 1 if self._ordered else CONNECTIONS
-        with ThreadPoolExecutor(most, "webhook") as threads:
-            running: set[Future[None]] = set()
+        coming = iter(portions)
+        first = next(coming, ())
+        self._add(first)
+        with ThreadPoolExecutor(most + 1, "webhook") as threads:
+            running: set[Future[None]] = {threads.submit(self._carry, post) for _ in first[:most]}
+            running.add(threads.submit(self._fetch, coming))
             try:
-                for portion in portions:
-                    self._add(portion)
-                    running |= {
-                        threads.submit(self._carry, post) for _ in range(min(most, len(portion)) - len(running))
-                    }
-                    if self._stopped:
-                        break
-                self._close()
                 while running:
                     done, running = wait(running, REPORT_SECONDS)
                     self._report(report)
@@ -111,6 +108,15 @@ class Turn:
     def unposted(self) -> list[Delivery]:
         """What nobody took. To be called after `run`."""
         return [delivery for parcel in self._waiting for delivery in parcel.deliveries]
+
+    def _fetch(self, portions: Iterator[Sequence[Parcel]]) -> None:
+        try:
+            for portion in portions:
+                self._add(portion)
+                if self._stopped:
+                    break
+        finally:
+            self._close()
 
     def _add(self, parcels: Sequence[Parcel]) -> None:
         with self._news:

@@ -46,7 +46,7 @@ class Size:
     backlog: int = 30_000
     intake_seconds: float = 5.0
     waiting: int = 200
-    webhooks: int = 3_000
+    webhooks: int = 10_000
     large: int = 300_000
     million: int = 1_000_000
     crowd: int = 1_000_000
