@@ -171,7 +171,7 @@ def store(session: Session, entries: Sequence[Entry]) -> None:
     messages = [] if is_many else [message for entry in entries for message in entry.messages()]
     counted = _counted(entries)
     given = [orjson.dumps(rows).decode() for rows in (submissions, messages, counted)]
-    (stored,) = fetch(session, _STORE, [mailers, given[0], len(mailers), given[1], given[2]])
+    (stored,) = fetch(session, STORE, [mailers, given[0], len(mailers), given[1], given[2]])
     if not stored.submissions:
         raise MailerGoneError
     if is_many:
@@ -190,7 +190,7 @@ def _names(columns: Mapping[str, str], prefix: str = "") -> str:
 
 # All or nothing: only under mailers that are there and stay until the commit. The lock is the one that the foreign key
 # takes anyway.
-_STORE = f"""
+STORE = f"""
     with alive as materialized (
              select id from mailer where id = any(%s) and deleted_at is null order by id for key share
          ),

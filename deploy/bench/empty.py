@@ -1,6 +1,6 @@
-"""Endpoints that do nothing, on the API's own server program: what intake is compared with.
+"""Endpoints that do nothing or little, on the API's own server program: what intake is compared with.
 
-Run as ``python -m deploy.bench.empty KIND PORT``. KIND is one of `KINDS`; ``in-app`` needs the API's environment.
+Run as ``python -m deploy.bench.empty KIND PORT``. KIND is one of `KINDS`; all but ``bare`` need the API's environment.
 """
 
 import sys
@@ -45,7 +45,21 @@ def in_app() -> Starlette:
     return app
 
 
-KINDS: dict[str, Callable[[], Starlette]] = {"bare": bare, "in-app": in_app}
+def storing() -> Starlette:
+    """Starlette with one route that stores what comes, and does nothing else."""
+    from deploy.bench.storing import Store
+    from worker.settings import Settings
+
+    store = Store(Settings().database_url)
+
+    async def stored(request: Request) -> Response:
+        await store.take(request)
+        return Response(ANSWER, 202, media_type="application/json")
+
+    return Starlette(routes=[Route(PATH, stored, methods=["POST"])])
+
+
+KINDS: dict[str, Callable[[], Starlette]] = {"bare": bare, "in-app": in_app, "storing": storing}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-PAGE_WIDTH = 110
+PAGE_WIDTH = 140
 """Columns where there is no terminal."""
 
 

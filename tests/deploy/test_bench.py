@@ -22,7 +22,7 @@ TINY = Size(
 MEASURED = {
     "throughput_intake", "throughput_recorded", "throughput_rows_inserted", "throughput_wal", "throughput",
     "million", "growth", "fair_urgent_p99", "fair_normal_p99", "least_share", "senders_1", "redis_peak", "urgent_p50", "urgent_p95", "urgent_p99",
-    "urgent_answer_p99", "idle", "work_conserving", "empty_handler", "empty_in_app", "intake", "intake_of_handler",
+    "urgent_answer_p99", "idle", "work_conserving", "empty_handler", "empty_in_app", "storing", "intake", "intake_of_handler",
     "intake_p50", "intake_p99", "intake_while_sending", "single_mails",
     "provider", "waiting_mailbox_p50", "waiting_mailbox_p99", "waiting_crm_p50", "waiting_crm_p99", "webhooks_1",
     "webhooks_100", "endurance", "endurance_database", "compose", "compose_everything", "compile",
