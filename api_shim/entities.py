@@ -122,7 +122,8 @@ class Known:
             self._defaults[key] = row
             if row.own_version:
                 self._mailers[workspace_id, row.mailer_id] = self._loaded(row.mailer_id, row.own_version)
-                self._asked.add(("mailer", workspace_id, row.mailer_id))
+                for known in (self._asked, self._found):
+                    known.add(("mailer", workspace_id, row.mailer_id))
         return self._defaults[key]
 
     def _loaded(self, id_: UUID, version: str) -> Mailer:

@@ -26,7 +26,8 @@ class KeptClient(Channel):
     def conn_or_acquire(self, client: redis.Redis | None = None) -> Iterator[redis.Redis]:
         kept = client or self._kept
         if kept is None or (client is None and kept.connection_pool is not self.pool):
-            kept = self._kept = self.Client(connection_pool=self.pool)
+            with super().conn_or_acquire() as kept:
+                self._kept = kept
         yield kept
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from api_shim import entities, gathering, rows
 from api_shim.auth import Caller
+from api_shim.entities import Known
 from api_shim.gathering import Gatherer
 from api_shim.idempotency import Repeat
 from api_shim.limits import DAY, Limit, Limiter
@@ -24,6 +25,7 @@ from api_shim.submission import Link, Shape, Submission
 from models.base import uuid7
 from models.content import Address
 from models.database import fetch
+from models.mailer import EmailConfig
 from tests.api_shim.conftest import Tenant
 from tests.api_shim.record_rows import add_mailer
 from tests.chaos.proxy import Proxy
@@ -191,6 +193,20 @@ def test_what_a_group_names_is_found_by_one_statement(
     ]
     assert fates(reception.take(requests)) == ["accepted", "ApiError", "accepted"]
     assert len(asked) == 1
+
+
+def test_the_default_sender_brings_its_mailer_which_counts_as_found(
+    session: Session, tenant: Tenant, mailer_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = {"from_email_handle": "team", "from_name": "The team", "staff_email": "ada@mail.test"}
+    session.add(EmailConfig(workspace_id=tenant.workspace_id, mailer_id=mailer_id, is_default=True, **sender))
+    session.commit()
+    known = Known(session)
+    config = known.default_config(tenant.workspace_id)
+    monkeypatch.setattr(entities, "fetch", None)  # nothing more is asked
+    mailer = known.mailer(tenant.workspace_id, mailer_id)
+    known.require(tenant.workspace_id, submission(mailer_id, "ann@example.com"))
+    assert (config and config.mailer_id, mailer and mailer.id) == (mailer_id, mailer_id)
 
 
 def test_a_body_that_makes_us_fail_fails_alone(

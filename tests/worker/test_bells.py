@@ -4,10 +4,12 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import fakeredis
 import pytest
+import redis
 import structlog
 from celery import Celery
 from sqlalchemy import text
@@ -17,6 +19,7 @@ from models.base import uuid7
 from providers.emulators.smtp import SmtpEmulator
 from tests.worker.house import House, settings_for
 from worker import beat
+from worker.app import celery_app
 from worker.beat import LOST_AFTER_SECONDS, Ticker, due_lanes
 from worker.bell import FOLLOWUP_LANE, QUEUES, BellRinger, Bells, Lane, endpoint_lane, send_lane
 from worker.runtime import Runtime
@@ -54,6 +57,24 @@ def test_c22_c38_d1_each_priority_has_a_queue_of_its_own() -> None:
 def test_a_lane_is_rung_once_however_often_it_is_asked_for(bells: Bells, app: Recorder) -> None:
     assert [bells.ring(LANE) for _ in range(5)] == [True, False, False, False, False]
     assert len(app.sent) == 1
+
+
+def test_no_client_of_redis_is_made_for_each_bell(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ringing = Bells(celery_app(settings_for(database_url, redis_url)), redis.Redis.from_url(redis_url))
+    assert ringing.ring(LANE, replace=True)
+    made: list[object] = []
+    make = redis.Redis.__init__
+
+    def counted(client: redis.Redis, *arguments: Any, **options: Any) -> None:
+        made.append(client)
+        make(client, *arguments, **options)
+
+    monkeypatch.setattr(redis.Redis, "__init__", counted)
+    before = ringing.waiting(LANE.queue)
+    assert [ringing.ring(LANE, replace=True) for _ in range(3)] == [True] * 3
+    assert (ringing.waiting(LANE.queue) - before, made) == (3, [])
 
 
 def test_an_answered_bell_makes_room_for_the_next(bells: Bells, app: Recorder) -> None:

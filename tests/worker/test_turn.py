@@ -47,6 +47,17 @@ def test_the_first_portion_goes_out_while_the_next_is_fetched() -> None:
     assert (len(results), posting.taken, posting.unposted()) == (3, 3, [])
 
 
+def test_what_went_out_is_reported_while_more_is_fetched() -> None:
+    reported = threading.Event()
+
+    def portions() -> Iterator[list[Parcel]]:
+        yield [parcel()]
+        assert reported.wait(PATIENCE_SECONDS), "nothing is reported before everything is here"
+        yield [parcel()]
+
+    turn().run(portions(), accepted, lambda _: reported.set())
+
+
 def test_a_fetch_that_fails_ends_the_turn() -> None:
     def portions() -> Iterator[list[Parcel]]:
         yield [parcel()]
